@@ -12,6 +12,7 @@
 ``graph``        what pipelines may contain
 ``missing``      what remains of a configuration without the components that do not exist here
 ``errors``       findings with their places
+``refusals``     what a component raises while it is made, as findings
 ``model``        the service's own models, and the whole configuration
 ``dump``         the other direction: a configuration to YAML, secrets redacted
 ``schema``       JSON Schema of the configuration, for editors

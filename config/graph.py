@@ -31,7 +31,7 @@ def check_graph(
     for connector_id, (factory, position) in factories[ComponentKind.CONNECTOR].items():
         _check_connector(connector_id, factory, position, service, errors)
     _check_cycles(service, factories, errors)
-    _warn_unused(service, factories, warnings)
+    _warn_unused(service, factories, errors, warnings)
     _warn_counting_behind_sampling(service, factories, warnings)
 
 
@@ -171,7 +171,11 @@ def _cycle_from(start: str, edges: Mapping[str, list[tuple[ComponentId, str]]], 
     return []
 
 
-def _warn_unused(service: ServiceConfig, factories: Factories, warnings: list[ConfigError]) -> None:
+def _warn_unused(
+    service: ServiceConfig, factories: Factories, errors: list[ConfigError], warnings: list[ConfigError]
+) -> None:
+    # A mistake in a list is one finding: what it should have named is not called unused as well.
+    mistaken = {error.path[1] for error in errors if error.path[:1] == ("service",) and len(error.path) > 1}
     pipelines = service.pipelines.values()
     used = {
         ComponentKind.RECEIVER: {each for pipeline in pipelines for each in pipeline.receivers},
@@ -183,6 +187,8 @@ def _warn_unused(service: ServiceConfig, factories: Factories, warnings: list[Co
         ComponentKind.EXTENSION: set(service.extensions),
     }
     for kind, ids in factories.items():
+        if ("extensions" if kind is ComponentKind.EXTENSION else "pipelines") in mistaken:
+            continue
         for component_id, (_, position) in ids.items():
             if component_id not in used[kind]:
                 usage = "listed in service::extensions" if kind is ComponentKind.EXTENSION else "used in any pipeline"

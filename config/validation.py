@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from config.annotations import accepts_none, accepts_text, child_annotations, is_duration, models_among
 from config.blocks import ComponentConfig
-from config.blocks.base import OutdatedKey
+from config.blocks.base import InvalidSettings, OutdatedKey
 from config.errors import ConfigError, Findings
 from config.explain import Loc, describe, explain, locate
 from config.yaml import ListNode, MapNode, Node, Position, ScalarNode
@@ -57,6 +57,7 @@ def parse_model(
             return None, [ConfigError(key_position, path, message, hint="this is a defect of the component")]
         if result is not None:
             return result, []
+        details = _split(details)
         spots = [locate(node, key_position, detail["loc"], [model]) for detail in details]
         retry_as_text = {
             spot.steps
@@ -150,6 +151,20 @@ def _validate(model: type[ModelT], data: Any) -> tuple[ModelT | None, list[Error
         return None, lax + [detail for detail in _weak_casts(strict) if detail["loc"] not in seen]
     weak = _weak_casts(strict)
     return (None, weak) if weak else (result, [])
+
+
+def _split(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """``details`` with one for each key that a validator found wrong."""
+    result: list[ErrorDetails] = []
+    for detail in details:
+        error = detail.get("ctx", {}).get("error")
+        if isinstance(error, InvalidSettings):
+            for keys, message in error.findings:
+                loc, context = (*detail["loc"], *keys), {"error": ValueError(message)}
+                result.append({**detail, "loc": loc, "ctx": context})
+        else:
+            result.append(detail)
+    return result
 
 
 def _weak_casts(details: list[ErrorDetails]) -> list[ErrorDetails]:

@@ -16,6 +16,7 @@ from typing import IO, Any, Final, TextIO
 import structlog
 
 from collector.cli._log_writer import LogWriter
+from collector.text.own_log import SAMPLED_KEY, Lines
 from collector.text.printable import printable
 from config.model import LogSampling, LogsTelemetry
 
@@ -24,6 +25,8 @@ __all__ = ["LogThrottle", "logging_to"]
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
 _METHOD_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "warn": logging.WARNING}
 _MAX_SAMPLED_MESSAGES = 4096
+# Modules that log on behalf of others: the caller of an event is who called them.
+_ON_BEHALF_OF_OTHERS: Final = ["logging", "collector.delivery.log", "collector.transport.error_log"]
 _NOT_LOGFMT_KEY: Final = re.compile(r'[\s="]|[^ -~]')
 
 
@@ -40,6 +43,8 @@ class LogThrottle:
     def __call__(self, logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         """The event unchanged, or DropEvent if it is to be left out."""
         del logger
+        if event.get(SAMPLED_KEY) is False:
+            return event
         now = self._monotonic_s()
         if now >= self._tick_ends_s or len(self._counts) >= _MAX_SAMPLED_MESSAGES:
             self._counts.clear()
@@ -113,16 +118,42 @@ def _without_stack(logger: Any, method: str, event: structlog.typing.EventDict) 
 def _escape(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Text from outside can neither forge a line nor control a terminal, in encodings that write it as it is."""
     del logger, method
-    return {key: printable(value) if isinstance(value, str) else value for key, value in event.items()}
+    escaped = {key: _printable(value) if isinstance(value, str) else value for key, value in event.items()}
+    if "\n" in str(escaped.get("event")):
+        escaped["event"] += "\n"  # the values follow on a line of their own
+    return escaped
+
+
+def _printable(text: str) -> str:
+    if isinstance(text, Lines):
+        return "\n".join(map(printable, text.split("\n")))
+    return printable(text)
+
+
+def _without_mark(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    del logger, method
+    event.pop(SAMPLED_KEY, None)
+    return event
 
 
 def _escape_for_logfmt(logger: Any, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """The same, also for keys of ``initial_fields`` and for what is written as text without being text."""
     del logger, method
     return {
-        _NOT_LOGFMT_KEY.sub("_", key): value if isinstance(value, int | float | None) else printable(str(value))
+        _NOT_LOGFMT_KEY.sub("_", key): value
+        if isinstance(value, int | float | None)
+        else _printable(value if isinstance(value, str) else str(value))
         for key, value in event.items()
     }
+
+
+_logfmt: Final = structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)
+
+
+def _render_logfmt(logger: Any, method: str, event: structlog.typing.EventDict) -> str:
+    """The event in logfmt, where a line is a record of its own."""
+    lines = str(event["msg"]).split("\n")
+    return "\n".join(_logfmt(logger, method, {**event, "msg": line}) for line in lines)
 
 
 def _write_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
@@ -151,13 +182,18 @@ def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typi
     if config.sampling is not None and config.sampling.enabled:
         chain.append(LogThrottle(config.sampling))
     chain += [
+        _without_mark,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
     if not config.disable_caller:
         parameters = (structlog.processors.CallsiteParameter.FILENAME, structlog.processors.CallsiteParameter.LINENO)
-        chain.append(structlog.processors.CallsiteParameterAdder(parameters, additional_ignores=["logging", __name__]))
+        chain.append(
+            structlog.processors.CallsiteParameterAdder(
+                parameters, additional_ignores=[*_ON_BEHALF_OF_OTHERS, __name__]
+            )
+        )
     if initial:
         chain.append(add_initial)
     if config.disable_stacktrace:
@@ -172,7 +208,7 @@ def _processors(config: LogsTelemetry, *, coloured: bool) -> list[structlog.typi
     if config.encoding == "json":
         return [*chain, structlog.processors.JSONRenderer(default=str)]
     chain.append(_escape_for_logfmt)
-    return [*chain, structlog.processors.LogfmtRenderer(key_order=["ts", "level", "msg"], bool_as_flag=False)]
+    return [*chain, _render_logfmt]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,8 @@ import structlog
 from collector.cli._logs import logging_to
 from collector.cli._options import config_options, fail, load_or_fail
 from collector.registry import Registry, check_top_level_names
-from collector.service import Service, StartError
+from collector.service import BuildError, Service, StartError
+from collector.text.own_log import UNSAMPLED
 from config.load import load
 from config.model import Config, LogsTelemetry
 
@@ -48,13 +49,17 @@ def run(config: Config, load: Callable[[], Config] | None = None) -> int:
         with logging_to(config.service.telemetry.logs) as configure_logs:
             log = structlog.get_logger("tailrace")
             for warning in config.warnings:
-                log.warning("the configuration has a warning", warning=str(warning))
+                log.warning("the configuration has a warning", warning=str(warning), **UNSAMPLED)
             _log_left_out(config)
             try:
                 with asyncio.Runner(loop_factory=new_event_loop) as runner:
                     runner.run(serve(config, load, configure_logs))
             except KeyboardInterrupt:
                 return 130
+            except BuildError as exc:
+                for finding in exc.errors:
+                    log.error("the service could not start", error=str(finding), **UNSAMPLED)  # noqa: TRY400
+                return 1
             except (StartError, OSError) as exc:
                 # An operator can fix this without a traceback.
                 log.error("the service could not start", error=str(exc))  # noqa: TRY400
@@ -68,17 +73,14 @@ def run(config: Config, load: Callable[[], Config] | None = None) -> int:
 
 
 def _log_left_out(config: Config) -> None:
-    """Log what ``--skip-missing`` has left out, as errors, so that no log level hides it.
-
-    The last event names everything, because the sampling of the log may leave out some of the others.
-    """
+    """Log what ``--skip-missing`` has left out, as errors, so that no log level hides it."""
     if not (config.left_out or config.changed_pipelines):
         return
     log = structlog.get_logger("tailrace")
     for finding in config.left_out:
-        log.error("a component is left out because of --skip-missing", reason=str(finding))
+        log.error("a component is left out because of --skip-missing", reason=str(finding), **UNSAMPLED)
     for finding in config.changed_pipelines:
-        log.error("a pipeline is affected by --skip-missing", effect=str(finding))
+        log.error("a pipeline is affected by --skip-missing", effect=str(finding), **UNSAMPLED)
     running = config.service.pipelines
     affected = [finding.path[-1] for finding in config.changed_pipelines]
     log.error(

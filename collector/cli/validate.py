@@ -10,7 +10,7 @@ import click
 from collector.api import ComponentKind
 from collector.cli._options import config_options, show_errors, show_warnings
 from collector.registry import Registry
-from collector.service import Service
+from collector.service import BuildError, Service
 from config.errors import ConfigError
 from config.load import ComponentOutcome, Examination, Outcome, WithoutMissing, examine
 from config.model import Config, singular
@@ -35,7 +35,7 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
     """Check a configuration without starting anything."""
     registry = Registry()
     found = examine(sources, sets, registry)
-    problem = _build(found.config)
+    problems = _build(found.config)
     if compat and found.components:
         _show_compatibility(found.components)
     else:
@@ -45,25 +45,26 @@ def command(sources: tuple[str, ...], sets: tuple[str, ...], compat: bool) -> No
             _show_compatibility(found.components)
     if found.without_missing is not None:
         _show_remainder(found.without_missing, found.errors)
-    if problem:
-        click.echo(f"{click.style('error', fg='red')}: {problem}", err=True)
-    if found.errors or problem:
-        error_count = len(found.errors) + bool(problem)
+    show_errors(problems)
+    if found.errors or problems:
+        error_count = len(found.errors) + len(problems)
         click.echo(f"{error_count} error{'s' if error_count != 1 else ''}", err=True)
         raise SystemExit(1)
     if not compat:
         click.echo(_summary(found))
 
 
-def _build(config: Config | None) -> str:
-    """Why the graph cannot be built; empty if it can be, or if the configuration is invalid anyway."""
+def _build(config: Config | None) -> tuple[ConfigError, ...]:
+    """What components refuse while the graph is built; nothing if the configuration is invalid anyway."""
     if config is None:
-        return ""
+        return ()
     try:
         Service(config)
-    except Exception as exc:  # noqa: BLE001 - a component's constructor may raise anything
-        return f"the pipelines cannot be built: {str(exc) or type(exc).__name__}"
-    return ""
+    except BuildError as exc:
+        return exc.errors
+    except Exception as exc:  # noqa: BLE001 - whatever it is, the user wants to know
+        return (ConfigError(config.position("service"), ("service",), str(exc) or type(exc).__name__),)
+    return ()
 
 
 def _summary(found: Examination) -> str:
@@ -94,8 +95,8 @@ def _show_remainder(without: WithoutMissing, shown: tuple[ConfigError, ...]) -> 
         condition = ""
     elif reduced.config is None:
         condition = " once the other errors are fixed"
-    elif problem := _build(reduced.config):
-        condition = f", but {problem}"
+    elif problems := _build(reduced.config):
+        condition = ", but the pipelines cannot be built: " + "; ".join(map(str, problems))
     else:
         condition = "; tailrace run --skip-missing starts them"
     click.echo(

@@ -12,8 +12,8 @@ It imports no component; those come through entry points.
 ``admin``      /metrics, /health, /ledger, /-/reload
 """
 
-from collector.service.graph import StartError
+from collector.service.graph import BuildError, StartError
 from collector.service.ledger import Ledger, LedgerRow
 from collector.service.service import Service
 
-__all__ = ["Ledger", "LedgerRow", "Service", "StartError"]
+__all__ = ["BuildError", "Ledger", "LedgerRow", "Service", "StartError"]

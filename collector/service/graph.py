@@ -34,13 +34,19 @@ from collector.service.keeping import Keeper
 from collector.service.nodes import HeldItems, Node
 from collector.service.outputs import CountedOutput, Fan, HeldFan, StageOutput
 from collector.service.telemetry import ComponentTelemetry, ServiceTelemetry
+from config.errors import ConfigError, ConfigErrors
 from config.model import Config, ConfiguredComponent, Pipeline
+from config.refusals import refusals
 
-__all__ = ["Connection", "DoorConnection", "Environment", "Graph", "StartError", "build"]
+__all__ = ["BuildError", "Connection", "DoorConnection", "Environment", "Graph", "StartError", "build"]
 
 
 class StartError(ValueError):
     """A component could not be made or started. The message begins with its path in the configuration."""
+
+
+class BuildError(ConfigErrors, StartError):
+    """Components refuse their configuration; ``errors`` holds what each of them refuses, with its place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +140,7 @@ def build(config: Config, environment: Environment, running: Graph | None = None
     Nothing in the running graph changes until :meth:`Graph.connect`.
 
     Raises:
-        StartError: a component refuses its configuration.
+        BuildError: components refuse their configuration.
     """
     return _Builder(config, environment, running).build()
 
@@ -155,6 +161,7 @@ class _Builder:
         self._processors: list[Node] = []
         self._doors: dict[tuple[ComponentId, Signal], DoorConnection] = {}
         self._connections: list[Connection] = []
+        self._findings: dict[ConfigError, None] = {}
 
     def build(self) -> Graph:
         extensions = [
@@ -164,12 +171,14 @@ class _Builder:
         for pipeline in self._pipelines.values():
             self._head(pipeline)
         receivers = [self._receiver(receiver) for receiver in self._used_receivers()]
+        if self._findings:
+            raise BuildError(sorted(self._findings, key=lambda finding: (finding.file, finding.line, finding.column)))
         return Graph(
             self._config,
-            extensions,
+            [node for node in extensions if node is not None],
             self._processors,
             self._exporters,
-            receivers,
+            [node for node in receivers if node is not None],
             self._doors,
             self._connections,
         )
@@ -186,7 +195,9 @@ class _Builder:
         behind: set[ExporterEdge] = set()  # the same, and those behind connectors that emit another signal
         for exporter_id in pipeline.exporters:
             if exporter_id in self._config.connectors:
-                targets.append(self._connector(exporter_id))
+                connector = self._connector(exporter_id)
+                if connector is not None:
+                    targets.append(connector)
                 for _, downstream in self._fed_by(exporter_id, pipeline.signal):
                     behind |= self._behind[downstream.id]
                     if downstream.signal is pipeline.signal:
@@ -199,8 +210,9 @@ class _Builder:
                         )
             else:
                 edge = self._exporter(exporter_id)
-                targets.append(edge)
-                reach[exporter_id] = edge
+                if edge is not None:
+                    targets.append(edge)
+                    reach[exporter_id] = edge
         self._reach[pipeline.id] = tuple(reach.values())
         self._behind[pipeline.id] = behind | set(reach.values())
         steps: list[Step] = []
@@ -212,6 +224,8 @@ class _Builder:
             signals = frozenset({pipeline.signal})
             output = StageOutput(fan, entry, log)
             node = self._node(configured, telemetry, signals, {pipeline.signal: output}, pipeline=pipeline.id)
+            if node is None:
+                continue
             self._connect(node.settings.outputs[pipeline.signal], fan)
             self._processors.append(node)
             match node.component:
@@ -222,13 +236,11 @@ class _Builder:
                     edge_to_stage = NodeEdge(stage, {pipeline.signal: entry}, log, self._behind[pipeline.id])
                     targets, steps = [edge_to_stage], []
                 case other:
-                    raise StartError(
-                        f"{node.path}: its factory returned a {type(other).__name__}, expected a Transform or a Stage"
-                    )
+                    self._refuse(configured, _wrong_class(other, "a Transform or a Stage"))
         self._heads[pipeline.id] = Segment(pipeline.id, steps[::-1], targets)
         return self._heads[pipeline.id]
 
-    def _exporter(self, exporter_id: ComponentId) -> ExporterEdge:
+    def _exporter(self, exporter_id: ComponentId) -> ExporterEdge | None:
         known = self._exporter_edges.get(exporter_id)
         if known is not None:
             return known
@@ -238,9 +250,12 @@ class _Builder:
         configured = self._config.exporters[exporter_id]
         telemetry = self._telemetry(configured)
         node = self._node(configured, telemetry, signals, {})
+        if node is None:
+            return None
         exporter = node.component
         if not isinstance(exporter, Exporter):
-            raise StartError(f"{node.path}: its factory returned a {type(exporter).__name__}, expected an Exporter")
+            self._refuse(configured, _wrong_class(exporter, "an Exporter"))
+            return None
         if node.edge is None:
             entries = {signal: telemetry.entry(signal) for signal in sorted(signals)}
             edge = node.edge = ExporterEdge(exporter, entries, self._rate_limited(telemetry))
@@ -252,7 +267,7 @@ class _Builder:
         self._exporter_edges[exporter_id] = node.edge
         return node.edge
 
-    def _connector(self, connector_id: ComponentId) -> NodeEdge:
+    def _connector(self, connector_id: ComponentId) -> NodeEdge | None:
         known = self._connector_edges.get(connector_id)
         if known is not None:
             return known
@@ -271,13 +286,16 @@ class _Builder:
         }
         pipelines = {name: CountedOutput(fan, telemetry.entry(fed[name].signal)) for name, fan in single_fans.items()}
         node = self._node(configured, telemetry, into, outputs, pipelines=pipelines)
+        if node is None:
+            return None
         for signal, fan in fans.items():
             self._connect(node.settings.outputs[signal], fan)
         for name, fan in single_fans.items():
             self._connect(node.settings.pipelines[name], fan)
         connector = node.component
         if not isinstance(connector, Connector):
-            raise StartError(f"{node.path}: its factory returned a {type(connector).__name__}, expected a Connector")
+            self._refuse(configured, _wrong_class(connector, "a Connector"))
+            return None
         entries = {signal: telemetry.entry(signal) for signal in sorted(into)}
         node.held = [
             HeldItems(entry, partial(_held_by, connector, signal), is_kept=connector.keeps_held_items)
@@ -304,7 +322,7 @@ class _Builder:
         used = {receiver_id: None for pipeline in self._pipelines.values() for receiver_id in pipeline.receivers}
         return [self._config.receivers[receiver_id] for receiver_id in used if receiver_id in self._config.receivers]
 
-    def _receiver(self, configured: ConfiguredComponent) -> Node:
+    def _receiver(self, configured: ConfiguredComponent) -> Node | None:
         fed = [pipeline for pipeline in self._pipelines.values() if configured.id in pipeline.receivers]
         telemetry = self._telemetry(configured)
         outputs: dict[Signal, Output] = {}
@@ -348,8 +366,11 @@ class _Builder:
         *,
         pipelines: Mapping[str, Output] | None = None,
         pipeline: str = "",
-    ) -> Node:
-        """The node of the running graph if it stays, otherwise a new one, which emits through ``outputs``."""
+    ) -> Node | None:
+        """The node of the running graph if it stays, otherwise a new one, which emits through ``outputs``.
+
+        None if the component refuses its configuration: it is left out, so that the others can say what they refuse.
+        """
         pipelines = pipelines or {}
         key = (configured.kind, configured.id, pipeline)
         kept = self._keeper.kept(key, configured.config, signals, outputs.keys(), pipelines.keys())
@@ -375,9 +396,18 @@ class _Builder:
         )
         try:
             component = configured.factory.create(settings, configured.config)
-        except Exception as error:
-            raise StartError(f"{configured.kind.value}::{configured.id}: {error}") from error
+        except Exception as error:  # noqa: BLE001 - a constructor may raise anything
+            self._refuse(configured, error)
+            return None
         return Node(configured.kind, configured.id, component, settings, configured.config, telemetry, pipeline)
+
+    def _refuse(self, configured: ConfiguredComponent, error: Exception) -> None:
+        """Report ``error`` at the place that it is about."""
+        self._findings |= dict.fromkeys(refusals(self._config, configured, error))
+
+
+def _wrong_class(component: object, expected: str) -> TypeError:
+    return TypeError(f"its factory returned a {type(component).__name__}, expected {expected}")
 
 
 def _held_by(connector: Connector, signal: Signal) -> int:

@@ -30,6 +30,8 @@ from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.sockets import ListeningSockets
 from collector.service.telemetry import ServiceTelemetry
 from collector.text.cache import cached_text_bytes
+from collector.text.own_log import UNSAMPLED
+from config.errors import ConfigErrors
 from config.model import Config, LogsTelemetry
 
 __all__ = ["Service"]
@@ -47,7 +49,7 @@ class Service:
     """One configuration, running. The constructor builds the graph and does no I/O.
 
     Raises:
-        StartError: a component refuses its configuration.
+        BuildError: components refuse their configuration.
     """
 
     def __init__(
@@ -225,9 +227,9 @@ class Service:
         """One event per node and signal, so that every log encoding stays readable and can be searched."""
         for row in self.ledger.snapshot():
             if row.imbalance:
-                self._log.error("the final ledger is not balanced", **row.log_fields())
+                self._log.error("the final ledger is not balanced", **row.log_fields(), **UNSAMPLED)
             else:
-                self._log.info("the final ledger", **row.log_fields())
+                self._log.info("the final ledger", **row.log_fields(), **UNSAMPLED)
 
     @property
     def _timeout_s(self) -> float:
@@ -296,7 +298,11 @@ class Service:
 
     def _reload_failed(self, message: str, error: Exception) -> str:
         self._is_last_reload_successful = False
-        self._log.error(message, error=str(error))
+        if isinstance(error, ConfigErrors):
+            for warning in error.warnings:
+                self._log.warning("the new configuration has a warning", warning=str(warning), **UNSAMPLED)
+        for finding in error.errors if isinstance(error, ConfigErrors) else (error,):
+            self._log.error(message, error=str(finding), **UNSAMPLED)
         return f"{message}: {error}"
 
     async def _exchange_graphs(self, config: Config) -> str:

@@ -10,13 +10,15 @@ Source: open-telemetry/opentelemetry-collector config/confighttp/compression.go;
 """
 
 import zlib
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import cramjam
 from isal import isal_zlib
 
-__all__ = ["DECODERS", "ENCODERS", "BadEncoding", "TooLarge", "compress", "decompress"]
+from collector.text.printable import printable
+
+__all__ = ["DECODERS", "ENCODERS", "BadEncoding", "TooLarge", "compress", "decompress", "unsupported_encoding"]
 
 _GZIP_WBITS: Final = 31
 _ZLIB_WBITS: Final = 15
@@ -52,7 +54,7 @@ def compress(name: str, data: bytes, level: int | None = None) -> bytes:
     """
     encoder = ENCODERS.get(name)
     if encoder is None:
-        raise BadEncoding(_unknown(name, ENCODERS))
+        raise BadEncoding(unsupported_encoding(name, ENCODERS))
     return encoder(data, None if level == -1 else level)
 
 
@@ -65,12 +67,14 @@ def decompress(name: str, data: bytes, max_bytes: int) -> bytes:
     """
     decoder = DECODERS.get(name)
     if decoder is None:
-        raise BadEncoding(_unknown(name, DECODERS))
+        raise BadEncoding(unsupported_encoding(name, DECODERS))
     return decoder(data, max_bytes)
 
 
-def _unknown(name: str, known: dict[str, Any]) -> str:
-    return f"unsupported Content-Encoding: {name[:40]} (supported: {', '.join(sorted(filter(None, known)))})"
+def unsupported_encoding(name: str, known: Iterable[str]) -> str:
+    """Return the message about an encoding that is not among the ``known`` ones."""
+    supported = ", ".join(sorted(filter(None, known))) or "none"
+    return f"unsupported Content-Encoding: {printable(name[:40])}, supported: [{supported}]"
 
 
 def _identity(data: bytes, level: int | None) -> bytes:  # noqa: ARG001 - one signature for all encoders

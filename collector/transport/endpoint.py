@@ -16,7 +16,9 @@ from typing import Any, Final, Self
 
 import psutil
 
-__all__ = ["Endpoint", "LocalAddresses", "ServerSocket", "interface_addresses"]
+from config.blocks import InvalidSettings
+
+__all__ = ["Endpoint", "LocalAddresses", "ServerSocket", "check_endpoint", "interface_addresses"]
 
 _REFRESH_S: Final = 30.0  # a new address, from a container or a VPN, is known after this long
 _MAX_PORT: Final = 65535
@@ -173,6 +175,18 @@ def interface_addresses() -> frozenset[str]:
         for address in addresses
         if address.family in {socket.AF_INET, socket.AF_INET6}
     )
+
+
+def check_endpoint(text: str, *, unix: bool = False) -> None:
+    """Check the ``endpoint`` of a configuration block; ``unix`` as for :meth:`Endpoint.parse`.
+
+    Raises:
+        InvalidSettings: it is not valid; the message says what is expected.
+    """
+    try:
+        Endpoint.parse(text, unix=unix)
+    except ValueError as error:
+        raise InvalidSettings((("endpoint",), str(error))) from None
 
 
 class LocalAddresses:

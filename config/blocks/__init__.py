@@ -6,6 +6,7 @@ description of that key in the JSON Schema (``tailrace schema``).
 ``base``      the base class of every configuration
 ``values``    durations, sizes in bytes, secrets
 ``tls``       certificates and TLS versions of clients and servers
+``headers``   names and values of configured headers
 ``auth``      the reference to an authenticating extension
 ``grpc``      gRPC clients and servers
 ``http``      HTTP clients and servers
@@ -13,7 +14,7 @@ description of that key in the JSON Schema (``tailrace schema``).
 """
 
 from config.blocks.auth import AuthConfig
-from config.blocks.base import ComponentConfig, OutdatedKey
+from config.blocks.base import ComponentConfig, InvalidSettings, OutdatedKey
 from config.blocks.delivery import (
     AdaptiveConcurrencyConfig,
     CircuitBreakerConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "GRPCServerConfig",
     "HTTPClientConfig",
     "HTTPServerConfig",
+    "InvalidSettings",
     "KeepaliveClientConfig",
     "KeepaliveServerConfig",
     "OutdatedKey",

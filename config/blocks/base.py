@@ -8,7 +8,28 @@ from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validato
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-__all__ = ["ComponentConfig", "OutdatedKey"]
+__all__ = ["ComponentConfig", "InvalidSettings", "OutdatedKey"]
+
+
+class InvalidSettings(ValueError):  # noqa: N818 - the plural says what it holds
+    """What a validator raises if several keys may be wrong: each is reported at its own place.
+
+    ``findings`` are pairs of the path of a key below the value that is validated, and what is wrong.
+
+    Example::
+
+        @field_validator("headers")
+        @classmethod
+        def _are_tokens(cls, headers: dict[str, str]) -> dict[str, str]:
+            if wrong := [((name,), f"{name!r} is not a valid name") for name in headers if " " in name]:
+                raise InvalidSettings(*wrong)
+            return headers
+    """
+
+    def __init__(self, *findings: tuple[tuple[str | int, ...], str]) -> None:
+        self.findings = findings
+        texts = [f"{'::'.join(map(str, keys))}: {message}" if keys else message for keys, message in findings]
+        super().__init__("; ".join(texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +55,7 @@ class ComponentConfig(BaseModel):
         validate_default=False,
         populate_by_name=True,
         use_attribute_docstrings=True,
+        hide_input_in_errors=True,  # it may be a secret
     )
 
     null_means_default: ClassVar[bool] = True

@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from config.blocks.auth import AuthConfig
 from config.blocks.base import ComponentConfig, OutdatedKey
+from config.blocks.headers import check_grpc_metadata
 from config.blocks.tls import OUTDATED_CLIENT_KEYS, OUTDATED_SERVER_KEYS, TLSClientConfig, TLSServerConfig
 from config.blocks.values import ByteSize, Duration, Secret
 
@@ -99,6 +100,19 @@ class GRPCClientConfig(ComponentConfig):
     """Extension that provides credentials. Absent: none are sent."""
     user_agent: str = ""
     """Value of the user-agent header. Empty: Tailrace and its version."""
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
+        check_grpc_metadata(headers)
+        return headers
+
+    @field_validator("authority", "user_agent")
+    @classmethod
+    def _is_printable_ascii(cls, text: str) -> str:
+        if not (text.isascii() and text.isprintable()):
+            raise ValueError(f"{text!r} is not printable ASCII; write a host name with other letters in its xn-- form")
+        return text
 
 
 class GRPCServerConfig(ComponentConfig):

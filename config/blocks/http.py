@@ -2,21 +2,25 @@
 
 from collections.abc import Mapping
 from typing import ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from config.blocks.auth import AuthConfig
-from config.blocks.base import ComponentConfig, OutdatedKey
+from config.blocks.base import ComponentConfig, InvalidSettings, OutdatedKey
+from config.blocks.headers import check_header_names, check_request_headers, check_response_headers
 from config.blocks.tls import OUTDATED_CLIENT_KEYS, OUTDATED_SERVER_KEYS, TLSClientConfig, TLSServerConfig
 from config.blocks.values import ByteSize, Duration, Secret
 
-__all__ = ["CORSConfig", "HTTPClientConfig", "HTTPServerConfig"]
+__all__ = ["CORSConfig", "HTTPClientConfig", "HTTPServerConfig", "check_url", "proxy_with_scheme"]
 
 
 class HTTPClientConfig(ComponentConfig):
     """Settings of an HTTP client."""
 
     outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = OUTDATED_CLIENT_KEYS
+    reserved_headers: ClassVar[frozenset[str]] = frozenset()
+    """Names, in lower case, that ``headers`` must not have, because the component's protocol sets them itself."""
 
     endpoint: str = ""
     """URL of the server, for example http://localhost:4318."""
@@ -55,6 +59,69 @@ class HTTPClientConfig(ComponentConfig):
     write_buffer_size: ByteSize = 0
     """Accepted for compatibility with the Collector; has no effect."""
 
+    @field_validator("endpoint")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        return check_url(value)
+
+    @field_validator("proxy_url")
+    @classmethod
+    def _is_proxy(cls, value: str) -> str:
+        if value:
+            proxy_with_scheme(value, "the value")
+        return value
+
+    @field_validator("headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
+        check_request_headers(headers, cls.reserved_headers)
+        return headers
+
+    @field_validator("compression_params")
+    @classmethod
+    def _are_known(cls, parameters: dict[str, int]) -> dict[str, int]:
+        if unknown := [
+            ((key,), f"unknown key {key!r}; the only allowed key is level") for key in parameters if key != "level"
+        ]:
+            raise InvalidSettings(*unknown)
+        return parameters
+
+
+def check_url(url: str) -> str:
+    """The URL of a server, or an empty text.
+
+    Raises:
+        ValueError: it is not valid. The message does not show it, because it may contain a password.
+    """
+    if url and not _is_http(url):
+        raise ValueError(
+            "the value must be a URL with http:// or https:// and a valid host, for example http://localhost:4318"
+        )
+    return url
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def proxy_with_scheme(url: str, source: str) -> str:
+    """The URL of a proxy; without a scheme it is http, as for curl and Go.
+
+    Raises:
+        ValueError: it cannot be used; the message begins with ``source`` and shows no credentials.
+    """
+    url = url if "://" in url else f"http://{url}"
+    if not _is_http(url):
+        raise ValueError(
+            f"{source} is not a valid HTTP proxy: expected http://host:port or https://host:port; "
+            "other kinds of proxies are not supported"
+        )
+    return url
+
 
 class CORSConfig(ComponentConfig):
     """Cross-origin requests from web pages. If absent or without origins, OPTIONS requests are answered with 405."""
@@ -69,6 +136,12 @@ class CORSConfig(ComponentConfig):
     """Response headers that scripts of the page may read."""
     max_age: int = Field(default=0, ge=0)
     """Seconds for which a browser may cache the answer to a preflight request. 0: not specified."""
+
+    @field_validator("allowed_headers", "exposed_headers")
+    @classmethod
+    def _are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        check_header_names(names)
+        return names
 
 
 class HTTPServerConfig(ComponentConfig):
@@ -110,3 +183,9 @@ class HTTPServerConfig(ComponentConfig):
     """Close a connection that has been idle for this long. 0: read_timeout, or about an hour if that is 0 as well."""
     keep_alives_enabled: bool = True
     """Keep connections open for further requests. false: one request per connection."""
+
+    @field_validator("response_headers")
+    @classmethod
+    def _can_be_sent(cls, headers: dict[str, Secret]) -> dict[str, Secret]:
+        check_response_headers(headers)
+        return headers

@@ -1,6 +1,6 @@
 """Sends the items of a batch to pipelines by conditions. Source: the Collector's routingconnector."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,6 +11,7 @@ from collector.delivery.log import RateLimitedLog
 from collector.model import Batch, Signal
 from collector.model.arrays import Mask
 from collector.ottl import Context, OttlError, compile_conditions, infer_context
+from config.blocks import InvalidSettings
 from connectors.routing.config import RouteConfig, RoutingConfig
 
 __all__ = ["RoutingConnector"]
@@ -36,18 +37,16 @@ class RoutingConnector(Connector):
     def __init__(self, settings: Settings, config: RoutingConfig) -> None:
         self._settings, self._config, self._telemetry = settings, config, settings.telemetry
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
-        self._tables = {
-            signal: [_route(route, signal, place) for place, route in enumerate(config.table)]
-            for signal in sorted(settings.signals)
-        }
-        if settings.pipelines:
-            named = [*config.default_pipelines, *(name for route in config.table for name in route.pipelines)]
-            unknown = sorted(set(named) - set(settings.pipelines))
-            if unknown:
-                known = ", ".join(settings.pipelines)
-                raise ValueError(
-                    f"there is no pipeline {unknown[0]!r} that has this connector as a receiver, only: {known}"
-                )
+        found = list(_unknown_pipelines(config, settings.pipelines)) if settings.pipelines else []
+        self._tables: dict[Signal, list[_Route]] = {signal: [] for signal in sorted(settings.signals)}
+        for signal, routes in self._tables.items():
+            for place, route in enumerate(config.table):
+                try:
+                    routes.append(_Route(_matcher(route, signal), route.pipelines, route.action == "copy"))
+                except (OttlError, ValueError) as error:
+                    found.append((("table", place), str(error)))
+        if found:
+            raise InvalidSettings(*found)
 
     async def consume(self, batch: Batch) -> None:
         """Send each item to the pipelines of the first route that it matches."""
@@ -101,11 +100,15 @@ class RoutingConnector(Connector):
         return True
 
 
-def _route(config: RouteConfig, signal: Signal, place: int) -> _Route:
-    try:
-        return _Route(_matcher(config, signal), config.pipelines, config.action == "copy")
-    except (OttlError, ValueError) as error:
-        raise ValueError(f"table::{place}: {error}") from None
+def _unknown_pipelines(config: RoutingConfig, known: Collection[str]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """The places in ``config`` of pipelines that are not ``known``, and what is wrong."""
+    places: list[tuple[tuple[str | int, ...], tuple[str, ...]]] = [(("default_pipelines",), config.default_pipelines)]
+    places += [(("table", place, "pipelines"), route.pipelines) for place, route in enumerate(config.table)]
+    for keys, names in places:
+        for number, name in enumerate(names):
+            if name not in known:
+                message = f"there is no pipeline {name!r} that has this connector as a receiver, only: "
+                yield (*keys, number), message + ", ".join(known)
 
 
 def _matcher(config: RouteConfig, signal: Signal) -> Callable[[Batch], tuple[Mask, Mask]]:

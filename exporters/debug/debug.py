@@ -12,6 +12,7 @@ from typing import TextIO
 
 from collector.api import Exporter, Host, Settings
 from collector.model import Batch, Signal
+from collector.text.own_log import Lines
 from exporters.debug.config import DebugConfig
 from exporters.debug.text import detailed_text, item_counts, normal_text
 
@@ -86,7 +87,7 @@ class DebugExporter(Exporter):
         if self._config.use_internal_logger:
             self._telemetry.log.info(title, **{name.replace(" ", "_"): count for name, count in counts.items()})
             if text:
-                self._telemetry.log.info(text)
+                self._telemetry.log.info(Lines(text.rstrip("\n")))
             return
         line = f"{title} {', '.join(f'{name}: {count}' for name, count in counts.items())}\n{text}"
         for stream in (*(_STREAMS[path]() for path in self._config.output_paths if path in _STREAMS), *self._files):

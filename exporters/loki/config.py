@@ -4,19 +4,21 @@ The Collector has removed its exporter of this name; the keys of connection, que
 """
 
 import re
-from collections.abc import Iterable
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Annotated, ClassVar, Final, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from collector.delivery import ExporterConfig
-from config.blocks import ByteSize, ComponentConfig, HTTPClientConfig
+from config.blocks import ByteSize, ComponentConfig, HTTPClientConfig, InvalidSettings, OutdatedKey
 
 __all__ = ["DEFAULT_LABELS", "DefaultLabels", "LokiConfig", "TenantConfig"]
 
 _PUSH_PATH: Final = "/loki/api/v1/push"
 _LABEL_NAME: Final = re.compile(r"^[a-zA-Z_][a-zA-Z0-9_]*$")
 _LEVEL_LABEL: Final = "level"
+_UNSAFE: Final = re.compile(r"[^a-zA-Z0-9_]")
+_FORMER_SOURCES: Final = ("attributes", "resource", "record")
 _LABELS_MAX: Final = 15  # Loki's limit of label names per stream
 
 DEFAULT_LABELS: Final[dict[str, tuple[str, ...]]] = {
@@ -47,6 +49,42 @@ def _as_tuple(value: object) -> object:
     return value
 
 
+def _former_keys(value: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The keys of the Collector's former exporter that have no equal here, and what to write instead."""
+    if "format" in value:
+        text = (
+            "this key of the Collector's former exporter is not available: lines are the bodies of the records, and "
+            "attributes are structured metadata; remove it (default_labels_enabled: {} keeps the former labels)"
+        )
+        yield ("format",), text
+    labels = value.get("labels")
+    former = [key for key in _FORMER_SOURCES if isinstance(labels, Mapping) and isinstance(labels.get(key), Mapping)]
+    if former:
+        assert isinstance(labels, Mapping)  # for mypy
+        now = {
+            str(label or _UNSAFE.sub("_", str(attribute))): str(attribute)
+            for key in former
+            for attribute, label in labels[key].items()
+        }
+        example = ", ".join(f"{label}: {attribute}" for label, attribute in now.items())
+        text = (
+            f"{', '.join(former)}: this is the form of the Collector's former exporter; now each label names its "
+            f"attribute: write labels: {{{example}}}, and default_labels_enabled: {{}} for the labels job, instance, "
+            "exporter and level of that exporter and for its hints"
+        )
+        yield ("labels",), text
+    tenant = value.get("tenant")
+    if isinstance(tenant, Mapping) and "source" in tenant:
+        source, name = tenant["source"], tenant.get("value", "")
+        advice = {
+            "static": f"write tenant: {{default: {name}}}",
+            "attributes": f"write tenant: {{attribute: {name}}}",
+            "context": "remove the block and set the header X-Scope-OrgID with the extension headers_setter",
+        }
+        text = advice.get(str(source), "write tenant: {default: NAME} or tenant: {attribute: KEY}")
+        yield ("tenant", "source"), f"this key of the Collector's former exporter is not available; {text}"
+
+
 class TenantConfig(ComponentConfig):
     """The tenant of a record, which is sent as the X-Scope-OrgID header of its request."""
 
@@ -73,6 +111,11 @@ class DefaultLabels(ComponentConfig):
 
 class LokiConfig(HTTPClientConfig, ExporterConfig):
     """Where logs are sent, and how records become streams."""
+
+    outdated_keys: ClassVar[Mapping[str, OutdatedKey]] = {
+        **HTTPClientConfig.outdated_keys,
+        "tenant_id": OutdatedKey("tenant::default"),
+    }
 
     compression: Literal["snappy"] = "snappy"
     """Compression of requests; Loki accepts only snappy for protobuf."""
@@ -108,16 +151,16 @@ class LokiConfig(HTTPClientConfig, ExporterConfig):
     @model_validator(mode="before")
     @classmethod
     def _accept_single_attributes(cls, value: object) -> object:
+        if isinstance(value, dict) and (former := list(_former_keys(value))):
+            raise InvalidSettings(*former)
         if isinstance(value, dict) and "labels" in value:
             return {**value, "labels": _as_tuple(value["labels"])}
         return value
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        if not self.endpoint.startswith(("http://", "https://")):
-            raise ValueError(
-                f"endpoint {self.endpoint!r} is not an http or https URL; expected for example http://localhost:3100"
-            )
+        if not self.endpoint:
+            raise ValueError("endpoint is required, for example http://localhost:3100")
         if self.default_labels_enabled is not None and self.level_label != _LEVEL_LABEL:
             raise ValueError(
                 "level_label cannot be combined with default_labels_enabled; use default_labels_enabled.level"

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 from typing import Final, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from collector.delivery import ExporterConfig
 from collector.model import Signal
 from collector.otlp.names import HTTP_PATHS
 from config.blocks import ByteSize, Duration, HTTPClientConfig
+from config.blocks.http import check_url
 
 __all__ = ["OTLPHTTPConfig"]
 
@@ -39,19 +39,18 @@ class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
     ``encoding: json`` a quarter of it applies, because JSON is larger.
     """
 
+    @field_validator("traces_endpoint", "metrics_endpoint", "logs_endpoint")
+    @classmethod
+    def _are_urls(cls, value: str) -> str:
+        return check_url(value)
+
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
-        urls = {
-            name: getattr(self, name) for name in ("endpoint", "traces_endpoint", "metrics_endpoint", "logs_endpoint")
-        }
-        if not any(urls.values()):
+        if not (self.endpoint or self.traces_endpoint or self.metrics_endpoint or self.logs_endpoint):
             raise ValueError(
                 "endpoint is required (or traces_endpoint, metrics_endpoint, logs_endpoint), for example"
                 " http://localhost:4318"
             )
-        for name, url in urls.items():
-            if url:
-                _check_url(name, url)
         return self
 
     def warnings(self) -> Iterable[tuple[str, str]]:
@@ -65,14 +64,3 @@ class OTLPHTTPConfig(ExporterConfig, HTTPClientConfig):
         if signal_url or not self.endpoint:
             return signal_url
         return f"{self.endpoint.rstrip('/')}/{HTTP_PATHS[signal]}"
-
-
-def _check_url(name: str, url: str) -> None:
-    """Refuse what is not a URL. The message does not show the URL, which may contain a password."""
-    try:
-        parts = urlsplit(url)
-        is_port_valid = parts.port is None or parts.port > 0
-    except ValueError as exc:
-        raise ValueError(f"{name} is not a valid URL; expected for example http://localhost:4318") from exc
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not is_port_valid:
-        raise ValueError(f"{name} must be a URL with http:// or https:// and a host, for example http://localhost:4318")

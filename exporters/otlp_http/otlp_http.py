@@ -12,10 +12,12 @@ from collector.model import Batch, Signal, to_json
 from collector.otlp.responses import partial_success, partial_success_from_json
 from collector.transport.http.client import HTTPClient, HTTPResponse
 from collector.transport.user_agent import user_agent
+from config.blocks import InvalidSettings
 from exporters.otlp_http.config import OTLPHTTPConfig
 
 __all__ = ["OTLPHTTPExporter"]
 
+_MISSING_URL: Final = "this key or endpoint is required, because a {} pipeline uses this exporter"
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _JSON_SIZE_FACTOR: Final = 4  # how much larger than protobuf JSON may be
@@ -34,13 +36,9 @@ class OTLPHTTPExporter(QueuedExporter[Batch]):
         self.max_request_bytes = (
             config.max_request_bytes // _JSON_SIZE_FACTOR if self._json else config.max_request_bytes
         )
-        self._urls = {signal: config.url(signal) for signal in settings.signals}
-        for signal, url in self._urls.items():
-            if not url:
-                raise ValueError(
-                    f"exporters::{settings.id}: endpoint or {signal}_endpoint is required,"
-                    f" because a {signal} pipeline uses this exporter"
-                )
+        self._urls = {signal: config.url(signal) for signal in sorted(settings.signals)}
+        if missing := [signal for signal, url in self._urls.items() if not url]:
+            raise InvalidSettings(*(((f"{signal}_endpoint",), _MISSING_URL.format(signal)) for signal in missing))
         self._client = HTTPClient(
             config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings)
         )

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
 from collector.prometheus.config import ConstantLabels, ResourceConstantLabelsConfig, ResourceLabelsConfig
-from collector.transport.endpoint import Endpoint
+from collector.transport.endpoint import Endpoint, check_endpoint
 from config.blocks import Duration, HTTPServerConfig, QueueConfig
 
 __all__ = ["PrometheusConfig"]
@@ -57,7 +57,7 @@ class PrometheusConfig(HTTPServerConfig):
     def _is_complete(self) -> Self:
         if not self.endpoint:
             raise ValueError("endpoint is required, for example localhost:9464")
-        self.address()
+        check_endpoint(self.endpoint, unix=self.transport == "unix")
         return self
 
     def address(self) -> Endpoint:

@@ -17,6 +17,7 @@ from config.blocks import (
     DeadLetterConfig,
     Duration,
     HTTPClientConfig,
+    InvalidSettings,
     RetryConfig,
 )
 
@@ -67,12 +68,26 @@ class TargetInfoConfig(ComponentConfig):
     """Whether each resource has a ``target_info`` series."""
 
 
+class RemoteWriteClientConfig(HTTPClientConfig):
+    """Settings of the connection to the server."""
+
+    # The specification: senders must not let users set them. Source: Prometheus config.go, ReservedHeaders.
+    reserved_headers: ClassVar[frozenset[str]] = frozenset(
+        {"host", "user-agent", "x-prometheus-remote-read-version", "x-prometheus-remote-write-version"}
+    )
+
+    compression: Literal["snappy"] = "snappy"
+    """Compression of requests; remote write has only this one."""
+    timeout: Duration = Field(default=5.0, ge=0)
+    """Timeout of one attempt; 0 disables it."""
+
+
 class PrometheusRemoteWriteConfig(ComponentConfig):
     """The keys of the connection are below ``http``, or at this level as in older configurations."""
 
     inline_block: ClassVar[str] = "http"
 
-    http: HTTPClientConfig = HTTPClientConfig.model_validate({"compression": "snappy", "timeout": "5s"})
+    http: RemoteWriteClientConfig = RemoteWriteClientConfig()
     """Connection to the server."""
     timeout: Duration = Field(default=5.0, ge=0)
     """Timeout of one attempt; 0 disables it."""
@@ -138,28 +153,23 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
         others = {key: entry for key, entry in value.items() if key not in flat}
         http = others.get("http", {})
         if isinstance(http, dict):
-            others["http"] = {"compression": "snappy", "timeout": value.get("timeout", "5s"), **flat, **http}
+            others["http"] = {"timeout": value.get("timeout", "5s"), **flat, **http}
         return others
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
+        found: list[tuple[tuple[str, ...], str]] = []
         if self.wal is not None and self.remote_write_queue.storage:
-            raise ValueError("wal and remote_write_queue::storage both keep the queue on disk; remove one of them")
+            found.append((("wal",), "this key and remote_write_queue::storage both keep the queue on disk; remove one"))
         if self.wal is not None and not self.wal.directory:
-            raise ValueError("wal::directory must not be empty, for example ./prometheus_rw")
+            found.append((("wal", "directory"), "the directory must not be empty, for example ./prometheus_rw"))
         if not self.http.endpoint:
-            raise ValueError("endpoint is required, for example http://localhost:9090/api/v1/write")
-        if not self.http.endpoint.startswith(("http://", "https://")):
-            raise ValueError(
-                f"endpoint {self.http.endpoint!r} is not an http or https URL; expected for example"
-                " http://localhost:9090/api/v1/write"
-            )
-        if self.http.compression != "snappy":
-            raise ValueError(
-                f"compression {self.http.compression!r} is not available: remote write requires snappy; remove the key"
-            )
+            found.append(((), "endpoint is required, for example http://localhost:9090/api/v1/write"))
         if self.protobuf_message != _MESSAGE:
-            raise ValueError(f"protobuf_message {self.protobuf_message!r} is not available: only {_MESSAGE} is")
+            message = f"{self.protobuf_message!r} is not available; the only allowed value is {_MESSAGE}"
+            found.append((("protobuf_message",), message))
+        if found:
+            raise InvalidSettings(*found)
         return self
 
     @property

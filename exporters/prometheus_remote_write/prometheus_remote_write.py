@@ -47,8 +47,6 @@ from exporters.prometheus_remote_write.staleness import STALENESS_COLUMNS, Stale
 __all__ = ["PrometheusRemoteWriteExporter"]
 
 _HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
-# The specification: senders must not let users set them. Source: Prometheus config.go, ReservedHeaders.
-_RESERVED_HEADERS: Final = ("host", "user-agent", "x-prometheus-remote-read-version")
 _POINTS_PER_SHARD: Final = 2000
 _MIN_SCALE: Final = -4  # the coarsest that native histograms have
 _NAMES_MAX: Final = 3
@@ -119,7 +117,6 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             user_agent=user_agent(settings),
             retryable=_RETRYABLE_STATUSES,
             fixed_headers=_HEADERS,
-            reserved_headers=_RESERVED_HEADERS,
         )
         self._labels = SeriesLabels(
             LabelSettings(

@@ -4,8 +4,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from collector.transport.http.headers import HEADER_NAME
 from config.blocks import ComponentConfig, Secret
+from config.blocks.headers import HEADER_NAME
 
 __all__ = ["HeaderConfig", "HeadersSetterConfig"]
 

@@ -4,10 +4,11 @@ Source: opentelemetry-collector-contrib extension/healthcheckextension and exten
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
+from collector.transport.endpoint import check_endpoint
 from config.blocks import ComponentConfig, Duration, HTTPServerConfig, OutdatedKey
 
 __all__ = ["ComponentHealth", "HealthCheckConfig", "PipelineCheck", "ResponseBody"]
@@ -85,3 +86,8 @@ class HealthCheckConfig(HTTPServerConfig):
         if not path.startswith("/"):
             raise ValueError(f"the path must begin with /, got {path!r}")
         return path
+
+    @model_validator(mode="after")
+    def _has_endpoint(self) -> Self:
+        check_endpoint(self.endpoint, unix=self.transport == "unix")
+        return self

@@ -1,7 +1,10 @@
 """Configuration of ``pprof``. Source: opentelemetry-collector-contrib extension/pprofextension config.go."""
 
-from pydantic import Field
+from typing import Self
 
+from pydantic import Field, model_validator
+
+from collector.transport.endpoint import check_endpoint
 from config.blocks import ComponentConfig
 
 __all__ = ["PprofConfig"]
@@ -18,3 +21,8 @@ class PprofConfig(ComponentConfig):
     """Accepted for compatibility with the Collector; has no effect, since CPython does not record blocking."""
     mutex_profile_fraction: int = Field(default=0, ge=0)
     """Accepted for compatibility with the Collector; has no effect, since CPython does not record contention."""
+
+    @model_validator(mode="after")
+    def _has_endpoint(self) -> Self:
+        check_endpoint(self.endpoint)
+        return self

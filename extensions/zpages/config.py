@@ -1,5 +1,10 @@
 """Configuration of ``zpages``. Source: open-telemetry/opentelemetry-collector extension/zpagesextension config.go."""
 
+from typing import Self
+
+from pydantic import model_validator
+
+from collector.transport.endpoint import check_endpoint
 from config.blocks import ComponentConfig, HTTPServerConfig
 
 __all__ = ["ExpvarConfig", "ZPagesConfig"]
@@ -19,3 +24,8 @@ class ZPagesConfig(HTTPServerConfig):
     """Address to listen on, as host:port."""
     expvar: ExpvarConfig = ExpvarConfig()
     """The page /debug/expvarz."""
+
+    @model_validator(mode="after")
+    def _has_endpoint(self) -> Self:
+        check_endpoint(self.endpoint, unix=self.transport == "unix")
+        return self

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, field_validator, model_validator
 
-from collector.transport.endpoint import Endpoint
+from collector.transport.endpoint import Endpoint, check_endpoint
 from config.blocks import ByteSize, ComponentConfig, GRPCServerConfig, HTTPServerConfig
 
 __all__ = ["OTLPConfig", "OTLPGRPCConfig", "OTLPHTTPConfig", "Protocols"]
@@ -36,7 +36,7 @@ class OTLPGRPCConfig(GRPCServerConfig):
 
     @model_validator(mode="after")
     def _endpoint_is_one(self) -> Self:
-        Endpoint.parse(self.endpoint, unix=self.transport == "unix")
+        check_endpoint(self.endpoint, unix=self.transport == "unix")
         return self
 
 
@@ -58,7 +58,7 @@ class OTLPHTTPConfig(HTTPServerConfig):
 
     @model_validator(mode="after")
     def _endpoint_is_one(self) -> Self:
-        Endpoint.parse(self.endpoint, unix=self.transport == "unix")
+        check_endpoint(self.endpoint, unix=self.transport == "unix")
         return self
 
     @model_validator(mode="after")

@@ -26,7 +26,7 @@ from collector.api import (
 from collector.model import Batch, Signal
 from collector.registry import Registry
 from collector.service import Service
-from config.blocks import ComponentConfig
+from config.blocks import ComponentConfig, InvalidSettings
 from config.load import load
 
 ALL = frozenset(Signal)
@@ -316,6 +316,10 @@ class World:
         def create(settings, config):
             if config.do == "fail_create":
                 raise ValueError("refuses its configuration")
+            if config.do == "fail_create:version":
+                raise InvalidSettings((("version",), "refused"), (("do",), "refused"))
+            if config.do.startswith("fail_create:"):
+                raise ValueError(config.do.removeprefix("fail_create:"))
             component = make(settings, config.do)
             component.order, component.config = config.do, config
             key = f"{kind.value}/{settings.id}" + (f"@{settings.pipeline}" if settings.pipeline else "")

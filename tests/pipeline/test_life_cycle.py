@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from collector.model import Signal
-from collector.service import StartError
+from collector.service import BuildError, StartError
 from collector.testing import eventually, free_port, traces
 
 CHAIN = """
@@ -89,8 +89,40 @@ async def test_a_component_that_cannot_start_ends_those_that_did(world, text, pa
 
 async def test_a_component_that_refuses_its_configuration_is_named(world):
     """An error while a component is constructed is reported with its path."""
-    with pytest.raises(StartError, match=r"^exporters::target: refuses its configuration"):
+    with pytest.raises(StartError, match=r"^--config yaml:4:13: exporters::target: refuses its configuration"):
         world.service(CHAIN % ('""', '""', "fail_create"))
+
+
+async def test_everything_that_components_refuse_is_named_with_its_place(world):
+    """Components of every kind, once each, with the keys that their errors begin with."""
+    text = """
+receivers: {source: {do: "fail_create:do: a"}}
+processors: {every: {do: "fail_create:processors::every::do: b"}, holder: {}}
+exporters:
+  target: {do: "fail_create:exporters::target: c"}
+  plain: {version: 5, do: "fail_create:version"}
+connectors: {passer: {do: "fail_create:no key of it: e"}}
+extensions: {helper: {do: "fail_create:"}}
+service:
+  extensions: [helper]
+  pipelines:
+    traces: {receivers: [source], processors: [every, holder], exporters: [target, passer]}
+    traces/b: {receivers: [passer], processors: [holder, every], exporters: [target, plain]}
+    logs: {receivers: [source], exporters: [target]}
+"""
+    with pytest.raises(BuildError) as caught:
+        world.service(text)
+    assert [
+        (finding.line, finding.column, "::".join(finding.path), finding.message) for finding in caught.value.errors
+    ] == [
+        (2, 22, "receivers::source::do", "a"),
+        (3, 22, "processors::every::do", "b"),
+        (5, 3, "exporters::target", "c"),
+        (6, 11, "exporters::plain::version", "refused"),
+        (6, 23, "exporters::plain::do", "refused"),
+        (7, 14, "connectors::passer", "no key of it: e"),
+        (8, 14, "extensions::helper", "ValueError"),
+    ]
 
 
 async def test_a_component_that_never_ends_is_left_behind_with_its_items_counted(world):

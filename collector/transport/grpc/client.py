@@ -16,16 +16,15 @@ import grpc
 
 from collector.api import Clock, ConsumeError, Host, PermanentError, RetryableError, TooLargeError
 from collector.transport.auth import ClientAuthenticator, find_client_authenticator
-from collector.transport.grpc.client_grpcio import GrpcioChannel, check_grpcio_config
+from collector.transport.grpc.client_grpcio import GrpcioChannel
 from collector.transport.grpc.client_http2 import HTTP2Channel
-from collector.transport.grpc.metadata import RESERVED_METADATA, encode_metadata
 from collector.transport.grpc.status import RETRYABLE_CODES, CallError, retry_delay_s
 from collector.transport.grpc.target import parse_target, split_scheme
 from collector.transport.http2.client import find_proxy
 from collector.transport.http2.sessions import require_http2
 from collector.transport.redaction import Redactor
 from collector.transport.tls import FileWatch, client_context, grpc_channel_credentials
-from config.blocks import GRPCClientConfig
+from config.blocks import GRPCClientConfig, InvalidSettings
 
 __all__ = ["GRPCClient", "check_grpc_client_config"]
 
@@ -35,11 +34,6 @@ _TOO_LARGE: Final = re.compile(
     r"(?i)message (after decompression )?larger than max|exceeds maximum size|message length too large"
 )
 _SIZE_CODES: Final = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE})
-_HEADER_NAME: Final = re.compile(r"[0-9a-z_.-]+")
-# Connection-specific fields of HTTP/1, with which a request is malformed in HTTP/2. Source: RFC 9113 §8.2.2.
-_CONNECTION_HEADERS: Final = frozenset(
-    {"connection", "content-length", "host", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"}
-)
 
 
 class _Channel(Protocol):
@@ -66,30 +60,24 @@ def check_grpc_client_config(config: GRPCClientConfig) -> None:
     """Refuse settings that the configured transport does not support.
 
     Raises:
-        ValueError: the message names the key and the fix.
+        InvalidSettings: the messages name the fix.
     """
-    for name in config.headers:
-        lowered = name.lower()
-        if lowered.startswith("grpc-") or not _HEADER_NAME.fullmatch(lowered) or lowered in _CONNECTION_HEADERS:
-            raise ValueError(f"headers: {name!r} is not allowed as the name of gRPC metadata")
-        if lowered in RESERVED_METADATA:
-            hint = "set user_agent instead" if lowered == "user-agent" else "remove it"
-            raise ValueError(f"headers: {name} cannot be configured, because gRPC sets it itself; {hint}")
+    found: list[tuple[tuple[str, ...], str]] = []
     if config.transport == "grpcio":
-        check_grpcio_config(config)
-        return
-    for key, text in (("authority", config.authority), ("user_agent", config.user_agent)):
-        if not (text.isascii() and text.isprintable()):
-            raise ValueError(
-                f"{key}: {text!r} is not printable ASCII; write a host name with other letters in its xn-- form"
-            )
-    if config.tls.max_version in {"1.0", "1.1"}:
-        raise ValueError(
-            f"tls::max_version: HTTP/2 requires TLS 1.2 or newer, got {config.tls.max_version}; write 1.2 or 1.3"
-        )
-    encode_metadata({name: value.get_secret_value() for name, value in config.headers.items()})
-    if config.endpoint:
-        parse_target(split_scheme(config.endpoint)[0])
+        if config.compression in {"zstd", "snappy"}:
+            message = f"transport grpcio does not support {config.compression}; use gzip or none, or transport http2"
+            found.append((("compression",), message))
+    else:
+        if config.tls.max_version in {"1.0", "1.1"}:
+            message = f"HTTP/2 requires TLS 1.2 or newer, got {config.tls.max_version}; write 1.2 or 1.3"
+            found.append((("tls", "max_version"), message))
+        if config.endpoint:
+            try:
+                parse_target(split_scheme(config.endpoint)[0])
+            except ValueError as error:
+                found.append((("endpoint",), str(error)))
+    if found:
+        raise InvalidSettings(*found)
 
 
 def _check_proxy(host: str) -> None:

@@ -14,22 +14,9 @@ from collector.transport.grpc.status import CallError
 from collector.transport.grpc.subchannel import MAX_BACKOFF_S
 from config.blocks import GRPCClientConfig
 
-__all__ = ["GrpcioChannel", "check_grpcio_config"]
+__all__ = ["GrpcioChannel"]
 
 _DETAILS: Final = "grpc-status-details-bin"
-
-
-def check_grpcio_config(config: GRPCClientConfig) -> None:
-    """Refuse settings that grpcio does not support.
-
-    Raises:
-        ValueError: the message names the key and the fix.
-    """
-    if config.compression in {"zstd", "snappy"}:
-        raise ValueError(
-            f"compression: transport grpcio does not support {config.compression}; "
-            "use gzip or none, or set transport to http2"
-        )
 
 
 class GrpcioChannel:

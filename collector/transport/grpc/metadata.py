@@ -5,12 +5,12 @@ from typing import Final, TypeAlias
 
 from collector.transport.grpc.framing import encode_binary
 
-__all__ = ["RESERVED_METADATA", "Headers", "encode_metadata"]
+__all__ = ["Headers", "encode_metadata"]
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
-RESERVED_METADATA: Final = frozenset({"content-type", "te", "user-agent"})
-"""gRPC writes these itself and never takes them from metadata."""
+# gRPC writes these itself and never takes them from metadata.
+_RESERVED: Final = frozenset({"content-type", "te", "user-agent"})
 
 
 def encode_metadata(metadata: Mapping[str, str]) -> Headers:
@@ -22,7 +22,7 @@ def encode_metadata(metadata: Mapping[str, str]) -> Headers:
     fields = []
     for given, value in metadata.items():
         name = given.lower()
-        if name in RESERVED_METADATA:
+        if name in _RESERVED:
             continue
         if name.endswith("-bin"):
             fields.append((name.encode("ascii"), encode_binary(value.encode())))

@@ -53,6 +53,7 @@ _FIELD_OVERHEAD_BYTES: Final = 32  # RFC 9113 §6.5.2
 # grpc-encoding → the name in collector.transport.compression. gRPC's snappy is the framed format:
 # mostynb/go-grpc-compression, which the Collector uses.
 _ENCODINGS: Final = {b"": "", b"identity": "", b"gzip": "gzip", b"zstd": "zstd", b"snappy": "x-snappy-framed"}
+_SUPPORTED: Final = f"supported: [{', '.join(sorted(name.decode() for name in _ENCODINGS if name))}]"
 _UNSUPPORTED: Final = b"415"
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
@@ -177,7 +178,7 @@ class GRPCServer(BaseGRPCServer):
             text = f"unknown method {_shown(path)}"
             head.failure = Aborted(grpc.StatusCode.UNIMPLEMENTED, text, reason="unknown_method")
         elif encoding not in _ENCODINGS:
-            text = f"grpc: decompressor is not installed for grpc-encoding {_shown(encoding)}"
+            text = f"grpc: decompressor is not installed for grpc-encoding {_shown(encoding)}, {_SUPPORTED}"
             head.failure = Aborted(grpc.StatusCode.UNIMPLEMENTED, text, reason="encoding")
         elif not _has_valid_binary_values(headers):
             text = "a binary metadata value is not valid base64"

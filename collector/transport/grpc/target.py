@@ -59,9 +59,7 @@ def parse_target(text: str) -> Target:
         case "unix":
             path = address.removeprefix("//") if address.startswith("///") else address
             if not path.strip("/") or path.startswith("//"):
-                raise ValueError(
-                    f"endpoint: {text!r} is not a valid Unix socket: expected unix:path or unix:///absolute/path"
-                )
+                raise ValueError(f"{text!r} is not a valid Unix socket: expected unix:path or unix:///absolute/path")
             return Target(text, "localhost", (Address(path=path),))
         case "unix-abstract":
             return Target(text, "localhost", (Address(path="\0" + address),))
@@ -69,7 +67,7 @@ def parse_target(text: str) -> Target:
             addresses = [_host_and_port(part, text) for part in address.removeprefix("///").split(",")]
             if not all(_is_ip(host, 4 if scheme == "ipv4" else 6) for host, _ in addresses):
                 raise ValueError(
-                    f"endpoint: {text!r} is not valid: {scheme} expects IP addresses, for example {_example(scheme)}"
+                    f"{text!r} is not valid: {scheme} expects IP addresses, for example {_example(scheme)}"
                 )
             return Target(
                 text, address.removeprefix("///").split(",")[0], tuple(Address(host, port) for host, port in addresses)
@@ -77,8 +75,7 @@ def parse_target(text: str) -> Target:
         case "dns" | "passthrough":
             if address.startswith("//") and not address.startswith("///"):
                 raise ValueError(
-                    f"endpoint: {text!r} is not valid: choosing a DNS server is not supported; "
-                    f"write {scheme}:///host:port"
+                    f"{text!r} is not valid: choosing a DNS server is not supported; write {scheme}:///host:port"
                 )
             address = address.removeprefix("///")
     host, port = _host_and_port(address, text)
@@ -103,22 +100,20 @@ def _host_and_port(text: str, endpoint: str) -> tuple[str, int]:
     if text.startswith("["):
         host, closed, port = text[1:].partition("]")
         if not closed or (port and not port.startswith(":")):
-            raise ValueError(f"endpoint: {endpoint!r} is not valid: expected host:port, for example [::1]:4317")
+            raise ValueError(f"{endpoint!r} is not valid: expected host:port, for example [::1]:4317")
         port = port[1:]
         if not _is_ip(host, 6):
-            raise ValueError(
-                f"endpoint: {endpoint!r} is not valid: expected an IPv6 address in brackets, for example [::1]:4317"
-            )
+            raise ValueError(f"{endpoint!r} is not valid: expected an IPv6 address in brackets, for example [::1]:4317")
     elif text.count(":") > 1:
         host, port = text, ""  # a bare IPv6 address
     else:
         host, _, port = text.partition(":")
     if not host.isascii():
-        raise ValueError(f"endpoint: {endpoint!r} is not valid: write the host name in its xn-- form")
+        raise ValueError(f"{endpoint!r} is not valid: write the host name in its xn-- form")
     if not host or any(ch.isspace() or ch in "[]/@?#" for ch in host) or (":" in host and not _is_ip(host, 6)):
-        raise ValueError(f"endpoint: {endpoint!r} is not valid: expected host:port, for example localhost:4317")
+        raise ValueError(f"{endpoint!r} is not valid: expected host:port, for example localhost:4317")
     if port and not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
-        raise ValueError(f"endpoint: {endpoint!r} is not valid: expected a port from 1 to 65535")
+        raise ValueError(f"{endpoint!r} is not valid: expected a port from 1 to 65535")
     return host, int(port) if port else _DEFAULT_PORT
 
 

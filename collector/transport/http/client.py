@@ -10,7 +10,7 @@ Source: open-telemetry/opentelemetry-collector config/confighttp; RFC 9110 §10.
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -26,12 +26,12 @@ from collector.api import Clock, Host, PermanentError, RetryableError, TooLargeE
 from collector.transport.auth import ClientAuthenticator, HeaderChanger, find_client_authenticator
 from collector.transport.compression import BadEncoding, TooLarge, compress, decompress
 from collector.transport.http.client_connection import DisconnectedError, RawResponse
-from collector.transport.http.headers import check_client_headers
 from collector.transport.http.pool import Origin, Pool, basic_credentials
 from collector.transport.http2.client import is_reached_directly
 from collector.transport.redaction import Redactor, without_credentials
 from collector.transport.tls import ReloadingClientContext
 from config.blocks import HTTPClientConfig
+from config.blocks.http import proxy_with_scheme
 
 __all__ = ["RETRYABLE_STATUSES", "HTTPClient", "HTTPResponse", "parse_retry_after"]
 
@@ -55,13 +55,6 @@ _TOO_LARGE: Final = re.compile(
     r"|message size of \d+ bytes[^'{]{0,20} is larger than the allowed limit"  # Mimir
     r"|too big (?:packed|unpacked|data) (?:request|size))"  # VictoriaMetrics, VictoriaLogs
 )
-# Written by the client itself: what the body is, how it is framed, and whether the connection is kept.
-_RESERVED_HEADERS: Final = frozenset(
-    {
-        "accept-encoding", "connection", "content-encoding", "content-length", "content-type", "expect", "keep-alive",
-        "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +89,11 @@ class HTTPClient:
         user_agent: str,
         retryable: frozenset[int] = RETRYABLE_STATUSES,
         fixed_headers: Mapping[str, str] | None = None,
-        reserved_headers: Iterable[str] = (),
     ) -> None:
-        """``fixed_headers`` belong to the protocol: the configured ``headers`` must not have them.
-
-        ``reserved_headers``: further names (in lower case) that the configured headers must not have.
+        """``fixed_headers`` belong to the protocol; they are among the ``reserved_headers`` of the configuration.
 
         Raises:
-            ValueError: a value is not valid; the message names its key.
+            ValueError: the environment names a proxy that cannot be used.
         """
         self._config = config
         self._key = key
@@ -112,9 +102,6 @@ class HTTPClient:
         self._level = config.compression_params.get("level")
         configured = {name: value.get_secret_value() for name, value in config.headers.items()}
         fixed = {name.lower(): (name, value) for name, value in (fixed_headers or {}).items()}
-        check_client_headers(configured, {*_RESERVED_HEADERS, *fixed, *reserved_headers}, f"{key}::headers")
-        if unknown := set(config.compression_params) - {"level"}:
-            raise ValueError(f"{key}::compression_params: unknown key {', '.join(sorted(unknown))}; expected level")
         self._headers = {"user-agent": ("User-Agent", user_agent)}
         self._headers |= {name.lower(): (name, value) for name, value in configured.items()}
         self._headers |= fixed
@@ -127,10 +114,8 @@ class HTTPClient:
         self._pool: Pool | None = None
         self._targets: dict[str, _Target] = {}
         self._proxies: dict[str, str | None] = {}
-        if config.proxy_url:
-            _checked_proxy(config.proxy_url, f"{key}::proxy_url")
-        elif config.endpoint:
-            self._proxy(config.endpoint)  # refuses one that is not valid
+        if config.endpoint:
+            self._proxy(config.endpoint)  # refuses one of the environment that is not valid
 
     async def open(self, host: Host) -> None:
         """Read certificates and create the pool. It connects with the first request.
@@ -297,32 +282,12 @@ class HTTPClient:
 
     def _find_proxy(self, scheme: str, host: str) -> str | None:
         if self._config.proxy_url:
-            return _checked_proxy(self._config.proxy_url, f"{self._key}::proxy_url")
+            return proxy_with_scheme(self._config.proxy_url, "proxy_url")
         environment = getproxies_environment()
         url = environment.get(scheme, "")
         if not url or is_reached_directly(host, environment):
             return None
-        return _checked_proxy(url, f"the environment variable {scheme.upper()}_PROXY")
-
-
-def _checked_proxy(url: str, source: str) -> str:
-    """Return the URL of a proxy; without a scheme it is http, as for curl and Go.
-
-    Raises:
-        ValueError: it cannot be used; the message names ``source`` and shows no credentials.
-    """
-    url = url if "://" in url else f"http://{url}"
-    try:
-        parts = urlsplit(url)
-        is_valid = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        is_valid = False
-    if not is_valid:
-        raise ValueError(
-            f"{source} is not a valid HTTP proxy: expected http://host:port or https://host:port; "
-            "other kinds of proxies are not supported"
-        )
-    return url
+        return proxy_with_scheme(url, f"the environment variable {scheme.upper()}_PROXY")
 
 
 def parse_retry_after(value: str, now_unix_s: float) -> float | None:

@@ -8,9 +8,10 @@ Source: the Fetch standard; rs/cors as the Collector configures it, except that 
 
 from typing import Final
 
-from collector.transport.http.headers import HEADER_NAME, HeaderList, check_headers
+from collector.transport.http.headers import HeaderList
 from collector.transport.http.response import Response
 from config.blocks import CORSConfig
+from config.blocks.headers import HEADER_NAME
 
 __all__ = ["CORS"]
 
@@ -27,7 +28,7 @@ _CREDENTIALS: Final = ("Access-Control-Allow-Credentials", "true")
 class CORS:
     """Returns the responses to preflights, and the headers of all other responses."""
 
-    def __init__(self, config: CORSConfig, key: str) -> None:
+    def __init__(self, config: CORSConfig) -> None:
         patterns = [origin.lower() for origin in config.allowed_origins]
         self._any_origin = "*" in patterns
         self._exact_origins = frozenset(pattern for pattern in patterns if "*" not in pattern)
@@ -38,7 +39,7 @@ class CORS:
             [("Access-Control-Expose-Headers", ", ".join(config.exposed_headers))] if config.exposed_headers else []
         )
         self._credentials = [] if self._any_origin else [_CREDENTIALS]
-        self._response_headers = [*self._credentials, *check_headers(exposed, f"{key}::cors::exposed_headers")]
+        self._response_headers = [*self._credentials, *exposed]
         self._max_age = [("Access-Control-Max-Age", str(config.max_age))] if config.max_age else []
 
     def apply(

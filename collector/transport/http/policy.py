@@ -12,7 +12,7 @@ from collector.api import Admission, Clock, Host
 from collector.transport.auth import Authenticate, find_authenticator
 from collector.transport.error_log import ErrorLog
 from collector.transport.http.cors import CORS
-from collector.transport.http.headers import check_headers, header_bytes
+from collector.transport.http.headers import header_bytes
 from collector.transport.http.response import Refused
 from config.blocks import HTTPServerConfig
 
@@ -26,15 +26,13 @@ class RequestPolicy:
     """What applies to all requests of a server. ``key``: path of its configuration block, for messages."""
 
     def __init__(self, config: HTTPServerConfig, *, key: str, clock: Clock, log: Any) -> None:
-        """Raises ValueError if a configured response header is not valid."""
         self.config = config
-        self.cors = CORS(config.cors, key) if config.cors is not None and config.cors.allowed_origins else None
+        self.cors = CORS(config.cors) if config.cors is not None and config.cors.allowed_origins else None
         self.encodings = frozenset(config.compression_algorithms) | {
             other for name, other in _OTHER_NAMES.items() if name in config.compression_algorithms
         }
         self.max_bytes = config.max_request_body_size or type(config).model_fields["max_request_body_size"].default
-        configured = [(name, value.get_secret_value()) for name, value in config.response_headers.items()]
-        self.response_headers = check_headers(configured, f"{key}::response_headers")
+        self.response_headers = [(name, value.get_secret_value()) for name, value in config.response_headers.items()]
         self.authenticate: Authenticate | None = None
         self.admission: Admission
         self.log_error = ErrorLog(

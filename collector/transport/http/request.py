@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 from collector.api import Clock, ConsumeError
 from collector.transport.auth import Authenticate, AuthenticationError, Claims
-from collector.transport.compression import BadEncoding, TooLarge, decompress
+from collector.transport.compression import BadEncoding, TooLarge, decompress, unsupported_encoding
 from collector.transport.http.headers import HeaderList
 from collector.transport.http.policy import RequestPolicy
 from collector.transport.http.response import Refused, Response
@@ -316,8 +316,7 @@ class Request:
         if encoding == "identity":
             encoding = ""
         if encoding not in routes.encodings:
-            shown = encoding[:64].encode("utf-8", "replace").decode()  # it is part of the response
-            raise Refused(400, f"unsupported Content-Encoding: {shown}", reason="encoding")
+            raise Refused(400, unsupported_encoding(encoding, routes.encodings), reason="encoding")
         self._encoding = encoding
         if length is not None and length > routes.max_bytes:
             raise routes.too_large()

@@ -612,6 +612,29 @@ def test_unknown_types(registry):
     assert outcomes["batch"] is Outcome.RUNS
 
 
+@pytest.mark.parametrize(
+    ("pipelines", "mistake"),
+    [
+        ("{traces: {receivers: [], exporters: [debug]}}", "the pipeline must have at least one receiver"),
+        ("{traces: {receivers: [otpl], exporters: [debug]}}", "(did you mean 'otlp'?)"),
+        ("{traces: {receivers: otlp, exporters: [debug]}}", "expected a list"),
+        ("{trace: {receivers: [otlp], exporters: [debug]}}", "unknown signal 'trace'"),
+        ("{traces: {reciever: [otlp], exporters: [debug]}}", "unknown key 'reciever'"),
+        ("{traces: {receivers: [otlp], exporters: []}}", "the pipeline must have at least one exporter"),
+    ],
+)
+def test_a_mistake_in_a_list_calls_nothing_unused(registry, pipelines, mistake):
+    """What should have been in the list is not called unused as well."""
+    text = f"""
+receivers: {{otlp: {{protocols: {{grpc: }}}}}}
+exporters: {{debug: }}
+service: {{pipelines: {pipelines}}}
+"""
+    found = examine(["yaml:" + text], (), registry, environ={})
+    assert found.warnings == ()
+    assert any(mistake in str(error) for error in found.errors)
+
+
 def test_unused_components_are_noted(registry):
     """Unused components are allowed, with a note."""
     config = loaded(GOOD.replace("[otlp_grpc, otlp/two]", "[otlp_grpc]"), registry)

@@ -5,6 +5,10 @@ import pytest
 import structlog
 
 from collector.cli._logs import LogThrottle, logging_to
+from collector.delivery.log import RateLimitedLog
+from collector.testing import FakeClock
+from collector.text.own_log import UNSAMPLED, Lines
+from collector.transport.error_log import ErrorLog
 from config.model import LogSampling, LogsTelemetry
 
 
@@ -134,6 +138,54 @@ def test_sampling():
     none_after(None, "info", {"event": "a"})
     with pytest.raises(structlog.DropEvent):
         none_after(None, "info", {"event": "a"})
+
+
+def test_findings_are_not_sampled(tmp_path):
+    """Neither those about a configuration nor the rows of the ledger; nothing of the mark is written."""
+
+    def findings(logger):
+        for number in range(50):
+            logger.warning("a finding", number=number, **UNSAMPLED)
+
+    for encoding in ("console", "json", "logfmt"):
+        text = written(tmp_path, findings, encoding=encoding)
+        assert [text.count("a finding"), "sampled" in text] == [50, False]
+        (tmp_path / "log").unlink()
+
+
+def test_the_caller_is_the_module_that_reports(tmp_path):
+    """Not the helpers that report in its name."""
+
+    def report(logger):
+        RateLimitedLog(logger, FakeClock()).warning("one")
+        RateLimitedLog(logger, FakeClock()).error("two")
+        RateLimitedLog(logger, FakeClock()).first_errors("three")
+        ErrorLog(logger, FakeClock(), "four", config="x")(ValueError("no"))
+        logging.getLogger("library").warning("five")
+
+    lines = written(tmp_path, report, encoding="json").splitlines()
+    assert [json.loads(line)["filename"] for line in lines] == ["test_logs.py"] * 5
+
+
+def test_own_line_breaks_are_breaks(tmp_path):
+    """In each encoding in its way: a line, a line of its own, a break in the text. Those of senders stay escaped."""
+
+    def show(logger):
+        logger.info(Lines("Span #0\n    name: " + r"forged\nERROR" + "\nend\x1b"), size=1)
+
+    console = written(tmp_path, show, disable_caller=True).splitlines()
+    assert console[0].endswith("Span #0")
+    assert console[1:] == [r"    name: forged\nERROR", r"end\x1b", " size=1"]
+    (tmp_path / "log").unlink()
+    logfmt = written(tmp_path, show, disable_caller=True, encoding="logfmt").splitlines()
+    assert [line.partition("level=info ")[2] for line in logfmt] == [
+        'msg="Span #0" size=1',
+        r'msg="    name: forged\\nERROR" size=1',
+        r"msg=end\x1b size=1",
+    ]
+    (tmp_path / "log").unlink()
+    (line,) = written(tmp_path, show, encoding="json").splitlines()
+    assert json.loads(line)["msg"].splitlines()[1] == r"    name: forged\nERROR"
 
 
 def test_sampling_is_on_by_default(tmp_path):

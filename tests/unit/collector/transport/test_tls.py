@@ -266,7 +266,7 @@ def test_what_grpc_cannot_do_is_refused_by_name(more, named):
         ({"ca_file": "/nowhere/ca.pem"}, "tls::ca_file"),
         ({"ca_pem": "no pem"}, "tls::ca_file"),
         ({"cert_file": "/nowhere/c.pem", "key_file": "/nowhere/k.pem"}, "tls::cert_file"),
-        ({"cert_pem": "x"}, r"cert_pem\) requires key_file"),
+        ({"cert_pem": "x"}, r"cert_file \(or cert_pem\) requires key_file"),
         ({"key_pem": "SECRET"}, r"key_pem\) requires cert_file"),
         ({"cert_pem": "x", "key_pem": "SECRET"}, "not a PEM certificate"),
         ({"min_version": "1.3", "max_version": "1.2"}, "above max_version"),

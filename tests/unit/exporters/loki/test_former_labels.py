@@ -6,6 +6,8 @@ from pydantic import ValidationError
 
 from collector.model import Logs, Signal
 from collector.testing import make_settings
+from config.validation import parse_model
+from config.yaml import Position, parse
 from exporters.loki import factory
 from exporters.loki.config import LokiConfig
 
@@ -194,3 +196,41 @@ def test_contradictions_are_refused():
     """The level has one key only in this scheme."""
     with pytest.raises(ValidationError, match="level_label cannot be combined with default_labels_enabled"):
         LokiConfig.model_validate({"endpoint": "http://x", "default_labels_enabled": {}, "level_label": "severity"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            "labels: {attributes: {http.status_code: status, severity: ''}, resource: {pod: k8s_pod}}",
+            "write labels: {status: http.status_code, severity: severity, k8s_pod: pod}, and default_labels_enabled: {}",
+        ),
+        ("labels: {record: {traceID: ''}}", "write labels: {traceID: traceID}, and default_labels_enabled"),
+        (
+            "format: json",
+            "exporters::loki::format: this key of the Collector's former exporter is not available: lines",
+        ),
+        ("format: logfmt", "remove it (default_labels_enabled: {} keeps the former labels)"),
+        (
+            "tenant: {source: static, value: acme}",
+            "exporters::loki::tenant::source: this key of the Collector's former",
+        ),
+        ("tenant: {source: static, value: acme}", "write tenant: {default: acme}"),
+        ("tenant: {source: attributes, value: org}", "write tenant: {attribute: org}"),
+        ("tenant: {source: context, value: X-Scope-OrgID}", "headers_setter"),
+    ],
+)
+def test_keys_of_the_former_exporter_say_what_to_write_now(keys, said):
+    """At the place of the key; everything else of the block is reported once these are changed."""
+    node = parse(f"endpoint: http://x\n{keys}", "c.yaml")
+    config, (error,) = parse_model(LokiConfig, node, Position("c.yaml", 1, 1), ("exporters", "loki"))
+    assert config is None
+    assert (said in str(error), error.line) == (True, 2)
+
+
+def test_what_the_messages_say_is_accepted():
+    """And tenant_id, whose meaning is the same, is accepted as it is."""
+    keys = {"labels": {"status": "http.status_code"}, "default_labels_enabled": {}, "tenant": {"attribute": "org"}}
+    assert LokiConfig.model_validate({"endpoint": "http://x", **keys}).labels == {"status": ("http.status_code",)}
+    assert LokiConfig.model_validate({"endpoint": "http://x", "tenant_id": "acme"}).tenant.default == "acme"
+    assert LokiConfig.model_validate({"endpoint": "http://x", "labels": {"attributes": ["a"]}}).labels

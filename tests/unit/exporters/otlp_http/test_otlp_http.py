@@ -233,7 +233,7 @@ def test_configurations_that_cannot_work_are_refused(config, message):
 def test_a_signal_without_a_url_is_refused():
     config = factory.config_type.model_validate({"traces_endpoint": "http://h/"})
     factory.create(make_settings(factory, signals={Signal.TRACES}), config)
-    with pytest.raises(ValueError, match="logs_endpoint is required"):
+    with pytest.raises(ValueError, match="logs_endpoint: this key or endpoint is required, because a logs pipeline"):
         factory.create(make_settings(factory, signals={Signal.LOGS}), config)
 
 

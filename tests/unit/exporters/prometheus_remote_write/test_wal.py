@@ -54,7 +54,7 @@ async def test_two_exporters_cannot_share_a_directory(tmp_path):
 
 def test_one_place_for_the_queue(tmp_path):
     """Not a directory and an extension."""
-    with pytest.raises(ValueError, match="remove one of them"):
+    with pytest.raises(ValueError, match=r"wal: this key and remote_write_queue::storage .* remove one"):
         made(tmp_path, remote_write_queue={"storage": "file_storage"})
 
 

@@ -207,7 +207,10 @@ async def test_tls_agrees_on_the_protocol(receive, tmp_path, alpn):
 
 @pytest.mark.parametrize(
     ("grpc_options", "http_options", "message"),
-    [({"transport": "grpcio"}, {}, "grpcio cannot share"), ({"tls": {"cert_file": "a"}}, {}, "must be the same")],
+    [
+        ({"transport": "grpcio"}, {}, "grpcio cannot share"),
+        ({"tls": {"cert_file": "a", "key_file": "b"}}, {}, "must be the same"),
+    ],
 )
 def test_what_cannot_share_is_refused_by_name(grpc_options, http_options, message):
     """A port can only have one certificate and one server."""
