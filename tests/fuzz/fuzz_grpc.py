@@ -27,6 +27,7 @@ from collector.transport.endpoint import LocalAddresses
 from config.blocks import GRPCServerConfig, HTTPServerConfig
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+GOAWAY: Final = 7
 LOOP: Final = asyncio.new_event_loop()
 
 
@@ -122,6 +123,16 @@ async def run(pieces: list[bytes]) -> tuple[list[Any], Counter[str], Counter[str
     return served, refused, closed
 
 
+def has_goaway(stream: bytes) -> bool:
+    """Whether one of these frames is a GOAWAY."""
+    at = 0
+    while at + 9 <= len(stream):
+        if stream[at + 3] == GOAWAY:
+            return True
+        at += 9 + int.from_bytes(stream[at : at + 3], "big")
+    return False
+
+
 def test_one_input(data: bytes) -> None:
     """Runs the target once; raises if a property does not hold."""
     if not data:
@@ -129,7 +140,9 @@ def test_one_input(data: bytes) -> None:
     step, stream = data[0] % 64 + 1, PREFACE + data[1:]
     whole = LOOP.run_until_complete(run([stream]))
     cut = LOOP.run_until_complete(run([stream[i : i + step] for i in range(0, len(stream), step)]))
-    if "flood" not in whole[2] + cut[2]:  # how much waits to be acknowledged depends on how much comes at once
+    # How much waits to be acknowledged depends on how much comes at once; what comes after a GOAWAY is processed only
+    # where it comes in the same piece.
+    if "flood" not in whole[2] + cut[2] and not has_goaway(stream[len(PREFACE) :]):
         assert cut == whole
 
 
