@@ -499,6 +499,8 @@ cdef class SpanWriter:
         cdef Written* sorted_spans = NULL
         if self.failed:
             raise MemoryError
+        if not self.written_count:
+            return b""
         open_writer(&w, self.spans.size + 16 * self.written_count + 4096)
         try:
             # Spans in the order of their scopes: a counting sort.

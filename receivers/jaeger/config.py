@@ -52,7 +52,7 @@ class ThriftUDPConfig(ComponentConfig):
     max_packet_size: ByteSize = Field(default=65_000, ge=1, le=65_507)
     """Largest packet in bytes; larger ones are dropped and counted."""
     workers: int = Field(default=10, ge=1)
-    """Accepted for compatibility with the Collector; one process needs no workers to read packets."""
+    """Has no effect: packets are read and decoded by the event loop."""
     socket_buffer_size: ByteSize = 0
     """Size of the kernel's buffer in bytes; 0: the system's default. Linux grants at most net.core.rmem_max."""
 
@@ -122,16 +122,17 @@ class JaegerConfig(ComponentConfig):
 
     protocols: Protocols
     """Required: the protocols to serve."""
-    remote_sampling: Any = None
-    """Removed from the Collector; use the extension jaeger_remote_sampling."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _remote_sampling_is_an_extension(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "remote_sampling" in values:
+            raise ValueError(
+                "remote_sampling is no longer part of this receiver: use the extension jaeger_remote_sampling"
+            )
+        return values
 
     @field_validator("protocols", mode="before")
     @classmethod
     def _nothing_is_no_protocol(cls, value: Any) -> Any:
         return {} if value is None else value
-
-    @field_validator("remote_sampling")
-    @classmethod
-    def _is_an_extension(cls, value: Any) -> None:
-        if value is not None:
-            raise ValueError("no longer part of this receiver: use the extension jaeger_remote_sampling")
