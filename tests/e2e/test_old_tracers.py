@@ -32,7 +32,14 @@ CLIENT, SERVER, ERROR = 3, 2, 2
 def gateway(server, tmp_path):
     ports = {name: free_port() for name in ("grpc", "http", "compact", "health")}
     (tmp_path / "gateway.yaml").write_text(CONFIG.format(folder=tmp_path, **ports))
-    arguments = [sys.executable, "-c", "from collector.cli import main; main()", "run", "--config", f"{tmp_path}/gateway.yaml"]
+    arguments = [
+        sys.executable,
+        "-c",
+        "from collector.cli import main; main()",
+        "run",
+        "--config",
+        f"{tmp_path}/gateway.yaml",
+    ]
     with server.running(arguments, f"http://127.0.0.1:{ports['health']}/", tmp_path):
         yield ports
 

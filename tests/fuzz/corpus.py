@@ -7,6 +7,7 @@ import gzip
 import sys
 from pathlib import Path
 
+import jaeger_peer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -153,6 +154,20 @@ def http2_answers() -> list[bytes]:
     ]
 
 
+def jaeger_messages() -> list[bytes]:
+    """A batch in each of Jaeger's encodings, after the byte that selects it."""
+    tags = [("a", 1), ("error", True), ("b", b"xy"), ("c", 1.5), ("span.kind", "server"), ("a", "again")]
+    span = {"tags": tags, "logs": [(5, tags)], "references": [(True, 1, 2), (False, 3, 4)], "process": ("p", tags)}
+    batch = {"service": "s", "tags": tags, "spans": [span, {}]}
+    return [
+        b"\0" + jaeger_peer.post_spans(batch),
+        b"\1" + jaeger_peer.thrift_batch(batch),
+        b"\2" + jaeger_peer.thrift_batch(batch, compact=True),
+        b"\3" + jaeger_peer.thrift_packet(batch, compact=False),
+        b"\4" + jaeger_peer.thrift_packet(batch, compact=True),
+    ]
+
+
 def inputs() -> dict[str, list[bytes]]:
     """The first inputs of each target: its leading control bytes, followed by the data."""
     found = seeds()
@@ -164,6 +179,7 @@ def inputs() -> dict[str, list[bytes]]:
         "fuzz_grpc": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()],
         "fuzz_session": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()]
         + [bytes([64 + step]) + stream for step in (0, 6, 40) for stream in http2_answers()],
+        "fuzz_jaeger": jaeger_messages(),
         "fuzz_splice": [
             bytes([signal]) + bytes([chance]) * 8 + wire for signal, wire in requests for chance in range(8)
         ],
