@@ -77,6 +77,43 @@ cdef Tag* find(Tag* tags, Py_ssize_t count, const char* key, Py_ssize_t size) no
     return NULL
 
 
+ctypedef struct Meanings:
+    # The tags of a span that have a meaning; NULL where there is none.
+    Tag* kind
+    Tag* error
+    Tag* status_code
+    Tag* description
+    Tag* http_code
+    Tag* http_message
+    Tag* trace_state
+
+
+cdef void find_meanings(Tag* tags, Py_ssize_t count, Meanings* found) noexcept nogil:
+    """Finds them in one pass. No key is there twice."""
+    cdef Py_ssize_t i, size
+    cdef Tag* tag
+    memset(found, 0, sizeof(Meanings))
+    for i in range(count):
+        tag = &tags[i]
+        if tag.is_dropped:
+            continue
+        size = tag.key.size
+        if size == 5 and has_key(tag, b"error", 5):
+            found.error = tag
+        elif size == 9 and has_key(tag, b"span.kind", 9):
+            found.kind = tag
+        elif size == 14 and has_key(tag, b"w3c.tracestate", 14):
+            found.trace_state = tag
+        elif size == 16 and has_key(tag, b"http.status_code", 16):
+            found.http_code = tag
+        elif size == 16 and has_key(tag, b"otel.status_code", 16):
+            found.status_code = tag
+        elif size == 19 and has_key(tag, b"http.status_message", 19):
+            found.http_message = tag
+        elif size == 23 and has_key(tag, b"otel.status_description", 23):
+            found.description = tag
+
+
 cdef inline Text text_of(Tag* tag) noexcept nogil:
     """The value of a text tag; empty for all other types."""
     cdef Text nothing
@@ -289,17 +326,26 @@ cdef class SpanWriter:
     cdef void drop_duplicates(self, Tag* tags, Py_ssize_t count) noexcept nogil:
         """Of tags with one key, keep the place of the first and the value of the last, as a Go map would."""
         cdef Py_ssize_t i, j, size = 2 * FEW_TAGS
-        cdef uint64_t hashed
+        cdef uint64_t hashed, seen = 0
         cdef Text key
         if count <= FEW_TAGS:
-            for i in range(1, count):
-                for j in range(i):
-                    if (
-                        not tags[j].is_dropped and not tags[i].is_dropped and tags[j].key.size == tags[i].key.size
-                        and memcmp(tags[j].key.data, tags[i].key.data, tags[i].key.size) == 0
-                    ):
-                        move_value(&tags[i], &tags[j])
-                        break
+            for i in range(count):
+                if tags[i].is_dropped:
+                    continue
+                # Keys that differ in size, first and last byte are told apart by one bit of a word.
+                hashed = <uint64_t>tags[i].key.size
+                if hashed:
+                    hashed = hashed * 31 + tags[i].key.data[0] * 7 + tags[i].key.data[tags[i].key.size - 1]
+                hashed = <uint64_t>1 << (hashed & 63)
+                if seen & hashed:
+                    for j in range(i):
+                        if (
+                            not tags[j].is_dropped and tags[j].key.size == tags[i].key.size
+                            and memcmp(tags[j].key.data, tags[i].key.data, tags[i].key.size) == 0
+                        ):
+                            move_value(&tags[i], &tags[j])
+                            break
+                seen |= hashed
             return
         while size < 2 * count:
             size *= 2
@@ -396,7 +442,7 @@ cdef class SpanWriter:
         cdef Writer* w = &self.spans
         cdef Span* span = &self.span
         cdef Written* place
-        cdef Tag* tag
+        cdef Meanings its
         cdef Tag* message = NULL
         cdef Text text
         cdef Py_ssize_t i, mark
@@ -409,44 +455,37 @@ cdef class SpanWriter:
         self.written_count += 1
         place.scope, place.first = scope, w.size
         self.drop_duplicates(self.tags, self.tag_count)
-        tag = find(self.tags, self.tag_count, b"span.kind", 9)
-        if tag != NULL:
-            tag.is_dropped = True
-            kind = kind_of(text_of(tag))
+        find_meanings(self.tags, self.tag_count, &its)
+        if its.kind != NULL:
+            its.kind.is_dropped = True
+            kind = kind_of(text_of(its.kind))
         # A true "error" decides; then "otel.status_code"; then the HTTP status.
-        tag = find(self.tags, self.tag_count, b"error", 5)
-        if tag != NULL and tag.kind == TAG_BOOL and tag.number:
-            tag.is_dropped = has_status = True
+        if its.error != NULL and its.error.kind == TAG_BOOL and its.error.number:
+            its.error.is_dropped = has_status = True
             status = STATUS_ERROR
-            message = find(self.tags, self.tag_count, b"otel.status_description", 23)
-            if message != NULL:
-                message.is_dropped = True
-            else:
-                message = find(self.tags, self.tag_count, b"http.status_message", 19)
-        tag = find(self.tags, self.tag_count, b"otel.status_code", 16)
-        if tag != NULL:
-            tag.is_dropped = True
+            message = its.description if its.description != NULL else its.http_message
+        if its.status_code != NULL:
+            its.status_code.is_dropped = True
             if not has_status:
-                text = text_of(tag)
+                has_status = True
+                text = text_of(its.status_code)
                 if equals_upper(text, b"OK", 2):
                     status = STATUS_OK
                 elif equals_upper(text, b"ERROR", 5):
                     status = STATUS_ERROR
-                message = find(self.tags, self.tag_count, b"otel.status_description", 23)
-                if message != NULL:
-                    message.is_dropped = True
-        elif not has_status:
-            tag = find(self.tags, self.tag_count, b"http.status_code", 16)
-            found = status_of_http(tag, kind) if tag != NULL else 0
+                message = its.description
+        elif not has_status and its.http_code != NULL:
+            found = status_of_http(its.http_code, kind)
             if found > 0:
                 status = found
-                message = find(self.tags, self.tag_count, b"http.status_message", 19)
+                message = its.http_message
+        if has_status and its.description != NULL:
+            its.description.is_dropped = True
         put_trace_id(w, SPAN_TRACE_ID, span.trace_high, span.trace_low)
         put_id(w, SPAN_ID, span.span_id)
-        tag = find(self.tags, self.tag_count, b"w3c.tracestate", 14) if not self.is_thrift else NULL
-        if tag != NULL:
-            tag.is_dropped = True
-            text = text_of(tag)
+        if its.trace_state != NULL and not self.is_thrift:
+            its.trace_state.is_dropped = True
+            text = text_of(its.trace_state)
             if text.size:
                 put_slice(w, SPAN_TRACE_STATE, text.data, text.size)
         put_id(w, SPAN_PARENT_ID, span.parent_id)
