@@ -1,4 +1,4 @@
-"""Receivers of other formats than OTLP beside the Go collector's: CPU time for each span, alternating rounds in one run.
+"""Receivers of other formats than OTLP beside the Go collector's: CPU time for each span, in alternating rounds.
 
 Both decode, and give the spans to the exporter ``nop``. Only the gateway's own CPU time counts, user and system, all
 threads. Without the Go collector (``make backends``) its side is left out.
