@@ -21,7 +21,7 @@ kafkametrics kubeletstats libhoney loki memcached mongodb mongodbatlas mysql nam
 opencensus oracledb osquery otelarrow otlp otlpjsonfile podmanstats postgresql pprof prometheus prometheusremotewrite
 prometheussimple pulsar purefa purefb rabbitmq receivercreator redfish redis riak saphana sapm signalfx skywalking snmp
 snowflake solace splunkenterprise splunkhec sqlquery sqlserver sshcheck statsd stef syslog systemd tcpcheck tcplog
-tlscheck udplog vcenter wavefront webhookevent windowseventlog windowsperfcounters windowsservice yanggrpc zipkin
+tlscheck udplog vcenter wavefront webhookevent windowseventlog windowsperfcounters windowsservice yanggrpc
 zookeeper
 """
 _PROCESSORS = """

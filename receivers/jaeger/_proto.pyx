@@ -10,8 +10,9 @@ from libc.string cimport memcmp, memcpy, memset
 from collector.wire.errors import MalformedBatch
 
 from collector.wire.proto cimport Ptr, load_be64, load_le64, read_length, read_tag, read_varint, skip_field
+from collector.wire.thrift cimport Text
 from receivers.jaeger._spans cimport (
-    TAG_BOOL, TAG_BYTES, TAG_DOUBLE, TAG_INT, TAG_TEXT, TAG_UNKNOWN, Log, Reference, Span, SpanWriter, Tag, Text,
+    TAG_BOOL, TAG_BYTES, TAG_DOUBLE, TAG_INT, TAG_TEXT, TAG_UNKNOWN, Log, Reference, Span, SpanWriter, Tag,
 )
 
 __all__ = ["decode_post_spans"]
@@ -363,4 +364,4 @@ def decode_post_spans(bytes data not None):
         raise MemoryError
     if reader.path != NULL:
         raise MalformedBatch(reader.path.decode(), reader.failed_at - start, "invalid, truncated or too short")
-    return reader.out.finish()
+    return reader.out.groups.finish()

@@ -1,12 +1,8 @@
 # See _spans.pyx. What the decoders fill in, and the writer that makes OTLP of it. All texts point into the request.
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
-from collector.wire.proto cimport Ptr
-from collector.wire.writer cimport Writer
-
-ctypedef struct Text:
-    Ptr data
-    Py_ssize_t size
+from collector.wire.encode.spans cimport GroupedSpans
+from collector.wire.thrift cimport Text
 
 cdef enum TagKind:
     TAG_TEXT
@@ -37,10 +33,6 @@ ctypedef struct Span:
     Text name
     uint32_t flags
 
-ctypedef struct Written:
-    Py_ssize_t first, last  # in the writer of the spans
-    int32_t scope
-
 
 cdef class SpanWriter:
     cdef bint is_thrift
@@ -54,12 +46,7 @@ cdef class SpanWriter:
     cdef Py_ssize_t tag_room, field_room, reference_room, log_room
     cdef int32_t* slots
     cdef Py_ssize_t slot_room
-    # What has been written.
-    cdef Writer spans
-    cdef Written* written
-    cdef Py_ssize_t written_count, written_room
-    cdef list resources, scopes
-    cdef dict scope_indexes
+    cdef GroupedSpans groups
     cdef bint failed  # no memory
 
     cdef void begin_span(self) noexcept nogil
@@ -72,6 +59,3 @@ cdef class SpanWriter:
     cdef int32_t add_scope(self, int32_t resource) except -1
     cdef void end_span(self, int32_t scope) noexcept nogil
     cdef void put_log(self, Log* log) noexcept nogil
-    cdef bytes finish(self)
-    cdef Py_ssize_t scope_size(self, Written* spans, Py_ssize_t count, Py_ssize_t scope) except -1
-    cdef int put_scope(self, Writer* w, Written* spans, Py_ssize_t count, Py_ssize_t scope) except -1

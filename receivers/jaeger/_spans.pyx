@@ -10,10 +10,11 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memcpy, memset
 
+from collector.wire.encode.spans cimport GroupedSpans, put_span_id, put_trace_id, room_for
 from collector.wire.proto cimport Ptr
+from collector.wire.thrift cimport Text
 from collector.wire.writer cimport (
-    Writer, begin, close_writer, end, open_writer, put_bytes, put_fixed32, put_fixed64, put_number, put_slice, set_varint,
-    take, varint_size,
+    Writer, begin, close_writer, end, open_writer, put_bytes, put_fixed32, put_fixed64, put_number, put_slice, take,
 )
 
 cdef enum:
@@ -26,14 +27,7 @@ cdef enum:
     STATUS_OK = 1
     STATUS_ERROR = 2
     # Field number << 3 | wire type of OTLP's messages.
-    RESOURCE_SPANS = 0x0A
-    RESOURCE = 0x0A
     RESOURCE_ATTRIBUTES = 0x0A
-    SCOPE_SPANS = 0x12
-    SCOPE = 0x0A
-    SCOPE_NAME = 0x0A
-    SCOPE_VERSION = 0x12
-    SPANS = 0x12
     SPAN_TRACE_ID = 0x0A
     SPAN_ID = 0x12
     SPAN_TRACE_STATE = 0x1A
@@ -164,26 +158,6 @@ cdef bint decimal(Text text, int64_t* value) noexcept nogil:
     return True
 
 
-cdef inline void put_id(Writer* w, uint32_t tag, uint64_t value) noexcept nogil:
-    """Writes a span id of 8 bytes, big-endian. An id of zero is none."""
-    cdef uint8_t[8] octets
-    cdef int i
-    if value:
-        for i in range(8):
-            octets[i] = <uint8_t>(value >> (56 - 8 * i))
-        put_slice(w, tag, octets, 8)
-
-
-cdef inline void put_trace_id(Writer* w, uint32_t tag, uint64_t high, uint64_t low) noexcept nogil:
-    cdef uint8_t[16] octets
-    cdef int i
-    if high or low:
-        for i in range(8):
-            octets[i] = <uint8_t>(high >> (56 - 8 * i))
-            octets[8 + i] = <uint8_t>(low >> (56 - 8 * i))
-        put_slice(w, tag, octets, 16)
-
-
 cdef void put_unknown(Writer* w, bint is_thrift, int64_t number) noexcept nogil:
     """Writes a text instead of a value of an unknown type, as the Collector does."""
     cdef uint8_t[24] digits
@@ -273,8 +247,7 @@ cdef class SpanWriter:
 
     def __cinit__(self, bint is_thrift, Py_ssize_t size_bytes):
         self.is_thrift = is_thrift
-        self.resources, self.scopes, self.scope_indexes = [], [], {}
-        open_writer(&self.spans, size_bytes + size_bytes // 2)
+        self.groups = GroupedSpans(size_bytes + size_bytes // 2)
 
     def __dealloc__(self):
         free(self.tags)
@@ -282,8 +255,6 @@ cdef class SpanWriter:
         free(self.references)
         free(self.logs)
         free(self.slots)
-        free(self.written)
-        close_writer(&self.spans)
 
     cdef void begin_span(self) noexcept nogil:
         memset(&self.span, 0, sizeof(Span))
@@ -407,10 +378,9 @@ cdef class SpanWriter:
                 with_prefix(&w, text_of(&host))
                 end(&w, value)
             put_tags(&w, RESOURCE_ATTRIBUTES, self.tags, self.tag_count, self.is_thrift)
-            self.resources.append(take(&w))
+            return self.groups.add_resource(take(&w))
         finally:
             close_writer(&w)
-        return <int32_t>(len(self.resources) - 1)
 
     cdef int32_t add_scope(self, int32_t resource) except -1:
         """The index of the scope that the tags of the span name, in the resource; these tags are dropped."""
@@ -426,34 +396,23 @@ cdef class SpanWriter:
             if tag != NULL:
                 tag.is_dropped = True
                 version = text_of(tag)
-        key = (
+        return self.groups.scope(
             resource,
             PyBytes_FromStringAndSize(<const char*>name.data, name.size),
             PyBytes_FromStringAndSize(<const char*>version.data, version.size),
         )
-        index = self.scope_indexes.get(key)
-        if index is None:
-            index = self.scope_indexes[key] = len(self.scopes)
-            self.scopes.append(key)
-        return index
 
     cdef void end_span(self, int32_t scope) noexcept nogil:
         """Write the span that has been read."""
-        cdef Writer* w = &self.spans
+        cdef Writer* w = &self.groups.spans
         cdef Span* span = &self.span
-        cdef Written* place
         cdef Meanings its
         cdef Tag* message = NULL
         cdef Text text
         cdef Py_ssize_t i, mark
         cdef int kind = 0, status = 0, found
         cdef bint has_status = False
-        if not room_for(<void**>&self.written, &self.written_room, self.written_count, sizeof(Written)):
-            self.failed = True
-            return
-        place = &self.written[self.written_count]
-        self.written_count += 1
-        place.scope, place.first = scope, w.size
+        self.groups.begin_span(scope)
         self.drop_duplicates(self.tags, self.tag_count)
         find_meanings(self.tags, self.tag_count, &its)
         if its.kind != NULL:
@@ -482,13 +441,13 @@ cdef class SpanWriter:
         if has_status and its.description != NULL:
             its.description.is_dropped = True
         put_trace_id(w, SPAN_TRACE_ID, span.trace_high, span.trace_low)
-        put_id(w, SPAN_ID, span.span_id)
+        put_span_id(w, SPAN_ID, span.span_id)
         if its.trace_state != NULL and not self.is_thrift:
             its.trace_state.is_dropped = True
             text = text_of(its.trace_state)
             if text.size:
                 put_slice(w, SPAN_TRACE_STATE, text.data, text.size)
-        put_id(w, SPAN_PARENT_ID, span.parent_id)
+        put_span_id(w, SPAN_PARENT_ID, span.parent_id)
         if span.name.size:
             put_slice(w, SPAN_NAME, span.name.data, span.name.size)
         if kind:
@@ -510,11 +469,10 @@ cdef class SpanWriter:
             end(w, mark)
         if span.flags & 1:
             put_fixed32(w, SPAN_FLAGS, 1)
-        place.last = w.size
-        self.failed |= w.failed
+        self.groups.end_span()
 
     cdef void put_log(self, Log* log) noexcept nogil:
-        cdef Writer* w = &self.spans
+        cdef Writer* w = &self.groups.spans
         cdef Tag* fields = self.fields + log.first
         cdef Py_ssize_t count = log.last - log.first, mark = begin(w, SPAN_EVENTS)
         cdef Tag* tag
@@ -529,93 +487,6 @@ cdef class SpanWriter:
                 put_slice(w, EVENT_NAME, name.data, name.size)
         put_tags(w, EVENT_ATTRIBUTES, fields, count, self.is_thrift)
         end(w, mark)
-
-    cdef bytes finish(self):
-        """The ExportTraceServiceRequest; empty without spans."""
-        cdef Writer w
-        cdef Py_ssize_t scope_count = len(self.scopes), i, scope, size, inner
-        cdef Py_ssize_t* starts = NULL
-        cdef Written* sorted_spans = NULL
-        if self.failed:
-            raise MemoryError
-        if not self.written_count:
-            return b""
-        open_writer(&w, self.spans.size + 16 * self.written_count + 4096)
-        try:
-            # Spans in the order of their scopes: a counting sort.
-            starts = <Py_ssize_t*>realloc(NULL, (scope_count + 2) * sizeof(Py_ssize_t))
-            sorted_spans = <Written*>realloc(NULL, (self.written_count + 1) * sizeof(Written))
-            if starts == NULL or sorted_spans == NULL:
-                raise MemoryError
-            memset(starts, 0, (scope_count + 2) * sizeof(Py_ssize_t))
-            for i in range(self.written_count):
-                starts[self.written[i].scope + 2] += 1
-            for i in range(2, scope_count + 2):
-                starts[i] += starts[i - 1]
-            for i in range(self.written_count):
-                scope = self.written[i].scope
-                sorted_spans[starts[scope + 1]] = self.written[i]
-                starts[scope + 1] += 1
-            of_resource = {}
-            for scope in range(scope_count):
-                of_resource.setdefault(self.scopes[scope][0], []).append(scope)
-            for resource, scopes in of_resource.items():
-                encoded = self.resources[resource]
-                size = slice_size(len(encoded)) if encoded else 0
-                sizes = []
-                for scope in scopes:
-                    inner = self.scope_size(sorted_spans + starts[scope], starts[scope + 1] - starts[scope], scope)
-                    sizes.append(inner)
-                    size += slice_size(inner)
-                put_head(&w, RESOURCE_SPANS, size)
-                if encoded:
-                    put_slice(&w, RESOURCE, <const char*>encoded, len(encoded))
-                for scope, size in zip(scopes, sizes, strict=True):
-                    put_head(&w, SCOPE_SPANS, size)
-                    self.put_scope(&w, sorted_spans + starts[scope], starts[scope + 1] - starts[scope], scope)
-            return take(&w)
-        finally:
-            close_writer(&w)
-            free(starts)
-            free(sorted_spans)
-
-    cdef Py_ssize_t scope_size(self, Written* spans, Py_ssize_t count, Py_ssize_t scope) except -1:
-        """The size of a ScopeSpans."""
-        cdef Py_ssize_t i, size = 0
-        _, name, version = self.scopes[scope]
-        if name or version:
-            size += slice_size(scope_message_size(len(name), len(version)))
-        for i in range(count):
-            size += slice_size(spans[i].last - spans[i].first)
-        return size
-
-    cdef int put_scope(self, Writer* w, Written* spans, Py_ssize_t count, Py_ssize_t scope) except -1:
-        cdef Py_ssize_t i
-        _, name, version = self.scopes[scope]
-        if name or version:
-            put_head(w, SCOPE, scope_message_size(len(name), len(version)))
-            if name:
-                put_slice(w, SCOPE_NAME, <const char*>name, len(name))
-            if version:
-                put_slice(w, SCOPE_VERSION, <const char*>version, len(version))
-        for i in range(count):
-            put_slice(w, SPANS, self.spans.data + spans[i].first, spans[i].last - spans[i].first)
-        return 0
-
-
-cdef inline Py_ssize_t slice_size(Py_ssize_t size) noexcept nogil:
-    """The size of a length-delimited field with a tag of one byte."""
-    return 1 + varint_size(<uint64_t>size) + size
-
-
-cdef inline Py_ssize_t scope_message_size(Py_ssize_t name_size, Py_ssize_t version_size) noexcept nogil:
-    return (slice_size(name_size) if name_size else 0) + (slice_size(version_size) if version_size else 0)
-
-
-cdef inline void put_head(Writer* w, uint32_t tag, Py_ssize_t size) noexcept nogil:
-    """Writes the tag and the length of a message that follows."""
-    cdef uint8_t[16] octets
-    put_bytes(w, octets, set_varint(set_varint(octets, tag), <uint64_t>size) - octets)
 
 
 cdef inline void move_value(Tag* source, Tag* target) noexcept nogil:
@@ -638,7 +509,7 @@ cdef void put_link(Writer* w, Reference* reference, uint64_t parent_id) noexcept
         return
     link = begin(w, SPAN_LINKS)
     put_trace_id(w, LINK_TRACE_ID, reference.trace_high, reference.trace_low)
-    put_id(w, LINK_SPAN_ID, reference.span_id)
+    put_span_id(w, LINK_SPAN_ID, reference.span_id)
     pair = begin(w, LINK_ATTRIBUTES)
     put_slice(w, PAIR_KEY, <const char*>b"opentracing.ref_type", 20)
     value = begin(w, PAIR_VALUE)
@@ -649,17 +520,3 @@ cdef void put_link(Writer* w, Reference* reference, uint64_t parent_id) noexcept
     end(w, value)
     end(w, pair)
     end(w, link)
-
-
-cdef bint room_for(void** array, Py_ssize_t* room, Py_ssize_t count, size_t size) noexcept nogil:
-    """Makes room for one more element."""
-    cdef Py_ssize_t wanted = 2 * room[0] if room[0] else 32
-    cdef void* grown
-    if count < room[0]:
-        return True
-    grown = realloc(array[0], <size_t>wanted * size)
-    if grown == NULL:
-        return False
-    array[0] = grown
-    room[0] = wanted
-    return True

@@ -6,33 +6,22 @@ Source: Apache Thrift doc/specs/thrift-{binary,compact}-protocol.md; jaeger-idl 
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from libc.string cimport memcmp
 
 from collector.wire.errors import MalformedBatch
 
-from collector.wire.proto cimport Ptr, load_be64, load_le64, read_varint
+from collector.wire.proto cimport Ptr
+from collector.wire.thrift cimport (
+    T_BOOL, T_BYTE, T_DOUBLE, T_I32, T_I64, T_LIST, T_STRUCT, T_TEXT, Field, Input, Text, fail, read_bool, read_double,
+    read_field, read_integer, read_text, read_unsigned, skip, structs,
+)
 from receivers.jaeger._spans cimport (
-    TAG_BOOL, TAG_BYTES, TAG_DOUBLE, TAG_INT, TAG_TEXT, TAG_UNKNOWN, Log, Reference, Span, SpanWriter, Tag, Text,
+    TAG_BOOL, TAG_BYTES, TAG_DOUBLE, TAG_INT, TAG_TEXT, TAG_UNKNOWN, Log, Reference, Span, SpanWriter, Tag,
 )
 
 __all__ = ["decode_batch", "decode_packet"]
 
 cdef enum:
-    MAX_DEPTH = 64  # of fields that are skipped
-    # Types, as the binary protocol numbers them.
-    T_STOP = 0
-    T_BOOL = 2
-    T_BYTE = 3
-    T_DOUBLE = 4
-    T_I16 = 6
-    T_I32 = 8
-    T_I64 = 10
-    T_TEXT = 11
-    T_STRUCT = 12
-    T_MAP = 13
-    T_SET = 14
-    T_LIST = 15
-    T_UUID = 16
     COMPACT_ID = 0x82
     MESSAGE_CALL = 1
     MESSAGE_ONEWAY = 4
@@ -44,233 +33,6 @@ cdef enum:
     PROCESS_REQUIRED = 1 << 1
     BATCH_REQUIRED = 1 << 1 | 1 << 2
 
-# The types of the compact protocol: 1 and 2 are a bool with its value.
-cdef int[14] COMPACT_TYPES = [
-    T_STOP, T_BOOL, T_BOOL, T_BYTE, T_I16, T_I32, T_I64, T_DOUBLE, T_TEXT, T_LIST, T_SET, T_MAP, T_STRUCT, T_UUID
-]
-
-ctypedef struct Input:
-    Ptr at
-    Ptr end
-    bint is_compact
-    int bool_value          # the value of a bool that the field's head of the compact protocol holds; -1 = none
-    const char* problem     # what is wrong; NULL as long as nothing is
-    const char* path        # where
-
-ctypedef struct Field:
-    int type
-    int32_t id
-
-
-cdef inline bint fail(Input* inp, const char* problem) noexcept nogil:
-    if inp.problem == NULL:
-        inp.problem = problem
-    return False
-
-
-cdef bint read_unsigned(Input* inp, uint64_t* value) noexcept nogil:
-    """A varint."""
-    cdef Ptr p = read_varint(inp.at, inp.end, value)
-    if p == NULL:
-        return fail(inp, "an invalid or truncated number")
-    inp.at = p
-    return True
-
-
-cdef bint read_integer(Input* inp, int type, int64_t* value) noexcept nogil:
-    """An integer of this type."""
-    cdef uint64_t raw = 0
-    cdef int size = 1 if type == T_BYTE else 2 if type == T_I16 else 4 if type == T_I32 else 8, i
-    if inp.is_compact and type != T_BYTE:
-        if not read_unsigned(inp, &raw):
-            return False
-        value[0] = <int64_t>(raw >> 1) ^ -<int64_t>(raw & 1)
-        if type == T_I32:
-            value[0] = <int32_t>value[0]
-        return True
-    if inp.end - inp.at < size:
-        return fail(inp, "a truncated number")
-    for i in range(size):
-        raw = raw << 8 | inp.at[i]
-    inp.at += size
-    if size == 8:
-        value[0] = <int64_t>raw
-    else:
-        value[0] = <int64_t>(raw << (64 - 8 * size)) >> (64 - 8 * size)
-    return True
-
-
-cdef bint read_double(Input* inp, double* value) noexcept nogil:
-    cdef uint64_t bits
-    if inp.end - inp.at < 8:
-        return fail(inp, "a truncated number")
-    bits = load_le64(inp.at) if inp.is_compact else load_be64(inp.at)
-    memcpy(value, &bits, 8)
-    inp.at += 8
-    return True
-
-
-cdef bint read_bool(Input* inp, bint* value) noexcept nogil:
-    if inp.bool_value >= 0:
-        value[0] = inp.bool_value
-        inp.bool_value = -1
-        return True
-    if inp.at >= inp.end:
-        return fail(inp, "a truncated bool")
-    value[0] = inp.at[0] == 1
-    inp.at += 1
-    return True
-
-
-cdef bint read_text(Input* inp, Text* text) noexcept nogil:
-    cdef uint64_t size = 0
-    cdef int64_t signed_size
-    if inp.is_compact:
-        if not read_unsigned(inp, &size):
-            return False
-    else:
-        if not read_integer(inp, T_I32, &signed_size):
-            return False
-        size = <uint64_t>signed_size
-    if size > <uint64_t>(inp.end - inp.at):
-        return fail(inp, "a text is longer than the rest of the message")
-    text.data, text.size = inp.at, <Py_ssize_t>size
-    inp.at += size
-    return True
-
-
-cdef bint read_field(Input* inp, Field* field) noexcept nogil:
-    """The head of the next field; ``field`` holds the one before. False at the end of the struct, and on an error."""
-    cdef uint8_t head
-    cdef int64_t number
-    if inp.at >= inp.end:
-        return fail(inp, "a struct is truncated")
-    head = inp.at[0]
-    inp.at += 1
-    if not inp.is_compact:
-        field.type = head
-        if head == T_STOP:
-            return False
-        if not read_integer(inp, T_I16, &number):
-            return False
-        field.id = <int32_t>number
-        return True
-    inp.bool_value = -1
-    if (head & 0x0F) == T_STOP:
-        return False
-    if (head & 0x0F) > 13:
-        return fail(inp, "an unknown field type")
-    if head & 0x0F <= 2:
-        inp.bool_value = (head & 0x0F) == 1
-    field.type = COMPACT_TYPES[head & 0x0F]
-    if head >> 4:
-        field.id += head >> 4
-        return True
-    if not read_integer(inp, T_I16, &number):
-        return False
-    field.id = <int32_t>number
-    return True
-
-
-cdef bint read_list(Input* inp, int* type, Py_ssize_t* count) noexcept nogil:
-    """The head of a list or set. Each element has at least one byte, so the count is bounded by what is left."""
-    cdef uint64_t size = 0
-    cdef int64_t signed_size
-    if inp.at >= inp.end:
-        return fail(inp, "a list is truncated")
-    if inp.is_compact:
-        if (inp.at[0] & 0x0F) > 13:
-            return fail(inp, "an unknown element type")
-        type[0] = COMPACT_TYPES[inp.at[0] & 0x0F]
-        size = inp.at[0] >> 4
-        inp.at += 1
-        if size == 15 and not read_unsigned(inp, &size):
-            return False
-    else:
-        type[0] = inp.at[0]
-        inp.at += 1
-        if not read_integer(inp, T_I32, &signed_size):
-            return False
-        size = <uint64_t>signed_size
-    if size > <uint64_t>(inp.end - inp.at):
-        return fail(inp, "a list has more elements than the rest of the message has bytes")
-    count[0] = <Py_ssize_t>size
-    return True
-
-
-cdef bint skip(Input* inp, int type, int depth) noexcept nogil:
-    """Skips a value."""
-    cdef int64_t number
-    cdef double real
-    cdef bint flag
-    cdef Text text
-    cdef Field field
-    cdef int first, second
-    cdef Py_ssize_t count, i
-    if depth > MAX_DEPTH:
-        return fail(inp, "nested too deeply")
-    if type == T_BOOL:
-        return read_bool(inp, &flag)
-    if type == T_BYTE or type == T_I16 or type == T_I32 or type == T_I64:
-        return read_integer(inp, type, &number)
-    if type == T_DOUBLE:
-        return read_double(inp, &real)
-    if type == T_TEXT:
-        return read_text(inp, &text)
-    if type == T_UUID:
-        if inp.end - inp.at < 16:
-            return fail(inp, "a truncated UUID")
-        inp.at += 16
-        return True
-    if type == T_STRUCT:
-        field.id = 0
-        while read_field(inp, &field):
-            if not skip(inp, field.type, depth + 1):
-                return False
-        return inp.problem == NULL
-    if type == T_LIST or type == T_SET:
-        if not read_list(inp, &first, &count):
-            return False
-        for i in range(count):
-            if not skip(inp, first, depth + 1):
-                return False
-        return True
-    if type == T_MAP:
-        if not read_map(inp, &first, &second, &count):
-            return False
-        for i in range(count):
-            if not (skip(inp, first, depth + 1) and skip(inp, second, depth + 1)):
-                return False
-        return True
-    return fail(inp, "an unknown field type")
-
-
-cdef bint read_map(Input* inp, int* key_type, int* value_type, Py_ssize_t* count) noexcept nogil:
-    cdef uint64_t size = 0
-    cdef int64_t signed_size
-    count[0] = 0
-    if inp.is_compact:
-        if not read_unsigned(inp, &size):
-            return False
-        if size == 0:
-            return True
-        if inp.at >= inp.end or inp.at[0] >> 4 > 13 or (inp.at[0] & 0x0F) > 13:
-            return fail(inp, "a map is truncated or has unknown types")
-        key_type[0], value_type[0] = COMPACT_TYPES[inp.at[0] >> 4], COMPACT_TYPES[inp.at[0] & 0x0F]
-        inp.at += 1
-    else:
-        if inp.end - inp.at < 6:
-            return fail(inp, "a map is truncated")
-        key_type[0], value_type[0] = inp.at[0], inp.at[1]
-        inp.at += 2
-        if not read_integer(inp, T_I32, &signed_size):
-            return False
-        size = <uint64_t>signed_size
-    if size > <uint64_t>(inp.end - inp.at):
-        return fail(inp, "a map has more entries than the rest of the message has bytes")
-    count[0] = <Py_ssize_t>size
-    return True
-
 
 cdef inline bint ended(Input* inp, uint32_t seen, uint32_t required, const char* path) noexcept nogil:
     """At the end of a struct: whether all is well, and every required field was there."""
@@ -279,16 +41,6 @@ cdef inline bint ended(Input* inp, uint32_t seen, uint32_t required, const char*
     if inp.problem != NULL and inp.path == NULL:
         inp.path = path
     return inp.problem == NULL
-
-
-cdef inline bint structs(Input* inp, Field* field, Py_ssize_t* count) noexcept nogil:
-    """The head of a list of structs."""
-    cdef int type = 0
-    if not read_list(inp, &type, count):
-        return False
-    if count[0] and type != T_STRUCT:
-        return fail(inp, "a list has elements of another type")
-    return True
 
 
 cdef bint read_tag(Input* inp, Tag* tag) noexcept nogil:
@@ -551,7 +303,7 @@ cdef int read_batch(Input* inp, SpanWriter out) except -1:
             continue
         seen |= <uint32_t>1 << field.id
     ended(inp, seen, BATCH_REQUIRED, "batch")
-    if inp.problem == NULL and spans != NULL and not out.written_count:
+    if inp.problem == NULL and spans != NULL and not out.groups.span_count:
         rest, inp.at = inp.at, spans
         read_spans(inp, out)
         inp.at = rest
@@ -621,7 +373,7 @@ cdef bytes decode(bytes data, bint is_compact, bint is_packet):
             inp.at - <Ptr>PyBytes_AS_STRING(data),
             inp.problem.decode(),
         )
-    return out.finish()
+    return out.groups.finish()
 
 
 def decode_batch(bytes data not None, bint is_compact=False):

@@ -12,8 +12,8 @@ from typing import Any
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-STOP, BOOL, DOUBLE, I32, I64, TEXT, STRUCT, LIST = 0, 2, 4, 8, 10, 11, 12, 15
-_COMPACT = {BOOL: 1, DOUBLE: 7, I32: 5, I64: 6, TEXT: 8, STRUCT: 12, LIST: 9}
+BOOL, DOUBLE, I16, I32, I64, TEXT, STRUCT, LIST = 2, 4, 6, 8, 10, 11, 12, 15
+_COMPACT = {BOOL: 1, I16: 4, DOUBLE: 7, I32: 5, I64: 6, TEXT: 8, STRUCT: 12, LIST: 9}
 SPAN: dict[str, Any] = {
     "trace_id": 1 << 64 | 2,
     "span_id": 3,
@@ -58,6 +58,8 @@ def thrift(value: tuple[int, Any], *, compact: bool) -> bytes:
     if kind == TEXT:
         data = content if isinstance(content, bytes) else content.encode()
         return (varint(len(data)) if compact else struct.pack(">i", len(data))) + data
+    if kind == I16:
+        return _zigzag(content) if compact else struct.pack(">h", content)
     if kind in {I32, I64}:
         return _zigzag(content) if compact else struct.pack(">i" if kind == I32 else ">q", content)
     if kind == LIST:
