@@ -31,6 +31,7 @@ from collector.testing import free_port
 
 sys.path.append(str(ROOT / "tests" / "support"))
 import jaeger_peer
+import zipkin_peer
 
 CONFIG: Final = """
 receivers: {receivers}
@@ -123,6 +124,30 @@ def jaeger(protocol: str) -> Callable[[int], dict[str, Any]]:
     return lambda port: {"protocols": {protocol: {"endpoint": f"127.0.0.1:{port}"}}}
 
 
+def zipkin(port: int) -> dict[str, Any]:
+    """The configuration of the receiver ``zipkin``."""
+    return {"endpoint": f"127.0.0.1:{port}"}
+
+
+def as_zipkin(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """The same spans in Zipkin's version 2."""
+    return [
+        {
+            "traceId": f"{span['trace_id']:032x}",
+            "id": f"{span['span_id']:016x}",
+            **({"parentId": f"{span['parent_id']:016x}"} if span["parent_id"] else {}),
+            "name": span["name"],
+            "kind": "SERVER",
+            "timestamp": 1_700_000_000_000_000,
+            "duration": span["duration_us"],
+            "localEndpoint": {"serviceName": batch["service"], "ipv4": "10.0.0.1", "port": 80},
+            "tags": {key: str(value) for key, value in span["tags"] if key != "span.kind"},
+            "annotations": [{"timestamp": at, "value": "cache miss"} for at, _ in span["logs"]],
+        }
+        for span in batch["spans"]
+    ]
+
+
 WAYS: Final = (
     Way(
         "Jaeger Thrift, HTTP, 200 spans", "jaeger", jaeger("thrift_http"), jaeger_peer.thrift_batch, 200,
@@ -133,6 +158,14 @@ WAYS: Final = (
         lambda spans: jaeger_peer.thrift_packet(spans, compact=True), 20, over_udp,
     ),
     Way("Jaeger protobuf, gRPC, 200 spans", "jaeger", jaeger("grpc"), jaeger_peer.post_spans, 200, over_grpc),
+    Way(
+        "Zipkin JSON, 200 spans", "zipkin", zipkin, lambda spans: zipkin_peer.v2_json(as_zipkin(spans)), 200,
+        lambda port: over_http(port, "/api/v2/spans", "application/json"),
+    ),
+    Way(
+        "Zipkin protobuf, 200 spans", "zipkin", zipkin, lambda spans: zipkin_peer.v2_proto(as_zipkin(spans)), 200,
+        lambda port: over_http(port, "/api/v2/spans", "application/x-protobuf"),
+    ),
 )  # fmt: skip
 
 

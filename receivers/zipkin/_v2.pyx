@@ -364,7 +364,7 @@ cdef Endpoint endpoint_of(Request request, dict span, str key):
 
 
 cdef Span json_span(Request request, value):
-    cdef dict given, tags
+    cdef dict given
     cdef Span span
     if type(value) is not dict:
         raise request.malformed("", "expected an object")

@@ -5,12 +5,12 @@ import random
 import time
 import urllib.request
 
+import jaeger_peer
 import pytest
+import zipkin_peer as peer
 from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-import jaeger_peer
-import zipkin_peer as peer
 from collector.model import Signal, from_json
 from collector.testing import free_port
 from receivers.zipkin import _v1, _v2

@@ -36,13 +36,20 @@ def v2_spans(rng: random.Random, number: int) -> list[dict[str, Any]]:
         fixed = {"host.name": "h", "process.pid": "7", "otel.scope.name": "lib", "otel.scope.version": "1"}
     if rng.random() < 0.2:
         fixed["otlp.service.name.source"] = "faas.name"
-    local = rng.choice([{"serviceName": f"service {number}", "ipv4": "1.2.3.4", "port": 80}, {"serviceName": f"s {number}"}])
+    local = rng.choice(
+        [{"serviceName": f"service {number}", "ipv4": "1.2.3.4", "port": 80}, {"serviceName": f"s {number}"}]
+    )
     spans = []
     for _ in range(rng.randrange(1, 5)):
         tags = {key: rng.choice(TAG_VALUES) for key in rng.sample(TAG_KEYS, rng.randrange(5))}
         if rng.random() < 0.2:
             tags["otlp.link.0"] = f'{_id(rng, 128)}|{_id(rng)}|k=v|{{"a":1,"b":"x|y","c":true,"d":0.5}}|2'
-        span = {"traceId": _id(rng, rng.choice((64, 128))), "id": _id(rng), "name": rng.choice(("get /", "")), "tags": tags | fixed}
+        span = {
+            "traceId": _id(rng, rng.choice((64, 128))),
+            "id": _id(rng),
+            "name": rng.choice(("get /", "")),
+            "tags": tags | fixed,
+        }
         span["localEndpoint"] = local
         if remote := rng.choice(ENDPOINTS):
             span["remoteEndpoint"] = remote
@@ -125,7 +132,11 @@ def v1_spans(rng: random.Random, number: int) -> list[dict[str, Any]]:
         ]
         # The Collector drops the text of an error, which is the message of the status here: no text.
         binary = [
-            {"key": key, "value": "true" if key == "error" else rng.choice(TAG_VALUES[:13]), "endpoint": rng.choice((host, None))}
+            {
+                "key": key,
+                "value": "true" if key == "error" else rng.choice(TAG_VALUES[:13]),
+                "endpoint": rng.choice((host, None)),
+            }
             for key in rng.sample((*TAG_KEYS, "lc"), rng.randrange(5))
         ]
         span = {"traceId": _id(rng, rng.choice((64, 128))), "id": _id(rng), "name": rng.choice(("get /", ""))}
@@ -161,7 +172,11 @@ def v1_thrift(spans: list[dict[str, Any]]) -> bytes:
     types |= {"net.host.ip": (1, b"\0\1"), "w3c.tracestate": (4, struct.pack(">q", -3)), "span.kind": (2, b"\1")}
     for span in spans:
         trace_id = span["traceId"].rjust(32, "0")
-        fields: dict[int, Any] = {1: (I64, signed(trace_id[16:])), 3: (TEXT, span["name"]), 4: (I64, signed(span["id"]))}
+        fields: dict[int, Any] = {
+            1: (I64, signed(trace_id[16:])),
+            3: (TEXT, span["name"]),
+            4: (I64, signed(span["id"])),
+        }
         if span.get("parentId"):
             fields[5] = (I64, signed(span["parentId"]))
         annotations, binary = [], []

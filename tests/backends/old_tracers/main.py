@@ -1,7 +1,7 @@
 """Sends the same two spans with a tracer of before OpenTelemetry's own protocol: main.py WAY ENDPOINT.
 
 WAY: jaeger-thrift-udp, jaeger-thrift-http, jaeger-proto-grpc (OpenTelemetry's exporters), jaeger-client, zipkin-json,
-zipkin-proto (OpenTelemetry's exporters), py-zipkin-v1-json, py-zipkin-v1-thrift, py-zipkin-v2-json. ENDPOINT: host:port,
+zipkin-proto (OpenTelemetry's exporters), py-zipkin-v1-json, py-zipkin-v2-json. ENDPOINT: host:port,
 or a URL for what goes over HTTP.
 """
 
@@ -46,10 +46,8 @@ def py_zipkin(encoding, url):
     from py_zipkin import Encoding, Kind
     from py_zipkin.zipkin import zipkin_client_span, zipkin_span
 
-    types = {"v1-thrift": "application/x-thrift"}
-
     def transport(payload):
-        headers = {"Content-Type": types.get(encoding, "application/json")}
+        headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(url, payload if isinstance(payload, bytes) else payload.encode(), headers)
         assert urllib.request.urlopen(request, timeout=30).status == 202
 
@@ -58,7 +56,7 @@ def py_zipkin(encoding, url):
         span_name="parent",
         transport_handler=transport,
         sample_rate=100,
-        encoding={"v1-json": Encoding.V1_JSON, "v1-thrift": Encoding.V1_THRIFT, "v2-json": Encoding.V2_JSON}[encoding],
+        encoding={"v1-json": Encoding.V1_JSON, "v2-json": Encoding.V2_JSON}[encoding],
         kind=Kind.SERVER,
         binary_annotations={"count": "7"},
     ) as span:
