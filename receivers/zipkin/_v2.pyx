@@ -12,7 +12,7 @@ import orjson
 from collector.wire.errors import MalformedBatch
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from cpython.unicode cimport PyUnicode_DecodeUTF8
+from cpython.unicode cimport PyUnicode_AsUTF8AndSize, PyUnicode_DecodeUTF8
 from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 
 from collector.wire.encode.spans cimport GroupedSpans, put_span_id, put_trace_id
@@ -53,12 +53,12 @@ cdef enum:
     STATUS_ERROR = 2
     MAX_LINKS = 128
 
+cdef str ID_WANTED = "expected 1 to 16 hexadecimal digits"
 cdef dict KINDS = {"CLIENT": 3, "SERVER": 2, "PRODUCER": 4, "CONSUMER": 5}
 cdef list PROTO_KINDS = ["", "CLIENT", "SERVER", "PRODUCER", "CONSUMER"]
 cdef dict STATUS_CODES = {
     "STATUS_CODE_UNSET": 0, "STATUS_CODE_OK": 1, "STATUS_CODE_ERROR": 2, "Unset": 0, "Ok": 1, "Error": 2,
 }
-cdef frozenset SCOPE_KEYS = frozenset(("otel.library.name", "otel.library.version", "otel.scope.name", "otel.scope.version"))
 # The tags that belong to the resource: the attributes of OpenTelemetry's semantic conventions for resources, which the
 # Collector's exporter writes as tags of each span.
 cdef frozenset RESOURCE_KEYS = frozenset(
@@ -78,6 +78,16 @@ cdef frozenset RESOURCE_KEYS = frozenset(
     service.namespace service.instance.id service.version telemetry.sdk.name telemetry.sdk.language
     telemetry.sdk.version telemetry.auto.version webengine.name webengine.version webengine.description
     opencensus.starttime opencensus.exporterversion opencensus.resourcetype
+    """.split()
+)
+
+
+# Tags that have a meaning, or the name of an attribute that an endpoint becomes.
+cdef frozenset SPECIAL_KEYS = RESOURCE_KEYS | frozenset(
+    """
+    otlp.service.name.source otel.library.name otel.library.version otel.scope.name otel.scope.version w3c.tracestate
+    span.kind otel.status_code otel.status_description error otlp.link.0 network.local.address net.host.port
+    service.peer.name network.peer.address net.peer.port
     """.split()
 )
 
@@ -104,6 +114,9 @@ cdef class Request:
     cdef dict resources
     cdef bint parses_tags
     cdef Py_ssize_t index
+    # Of the last span without special tags.
+    cdef str last_service
+    cdef int32_t last_scope
 
     def __cinit__(self, Py_ssize_t size_bytes, bint parses_tags):
         self.groups = GroupedSpans(size_bytes)
@@ -117,63 +130,64 @@ cdef class Request:
 
     cdef int write(self, Span span) except -1:
         cdef Writer* w = &self.groups.spans
-        cdef dict attributes = {}, moved = {}
-        cdef str key, value, service = span.local.service if span.local is not None else ""
-        cdef str source = "service.name", scope_name = "", scope_version = "", state = ""
-        cdef int kind, status = 0
-        cdef str message = ""
-        for key, value in span.tags.items():
-            if key in RESOURCE_KEYS:
-                moved[key] = value
-            elif key == "otlp.service.name.source":
-                source = value or source
-            elif key not in SCOPE_KEYS:
-                attributes[key] = value
-        if "otel.scope.name" in span.tags or "otel.library.name" in span.tags:
-            scope_name = span.tags.get("otel.scope.name", span.tags.get("otel.library.name"))
-            if scope_name:
-                scope_version = span.tags.get("otel.scope.version", span.tags.get("otel.library.version", ""))
-        self.groups.begin_span(
-            self.groups.scope(self.resource(service, source, moved), scope_name.encode(), scope_version.encode())
-        )
+        cdef dict attributes = span.tags, special = None
+        cdef str key
+        cdef int kind = KINDS.get(span.kind, 0) if span.kind else 0
+        for key in span.tags:
+            if key in SPECIAL_KEYS:
+                special = {} if special is None else special
+                special[key] = span.tags[key]
+        if special is not None:
+            attributes = {key: value for key, value in span.tags.items() if key not in special}
+        self.groups.begin_span(self.scope(span, special))
         put_trace_id(w, SPAN_TRACE_ID, span.trace_high, span.trace_low)
         put_span_id(w, SPAN_ID, span.span_id)
-        state = attributes.pop("w3c.tracestate", "")
-        if state:
-            put_text(w, SPAN_TRACE_STATE, state)
         if span.parent_id != span.span_id:
             put_span_id(w, SPAN_PARENT_ID, span.parent_id)
         if span.name:
             put_text(w, SPAN_NAME, span.name)
-        kind = KINDS.get(span.kind, 0)
-        if not kind and attributes.pop("span.kind", "") == "internal":
-            kind = 1
-        if kind:
-            put_number(w, SPAN_KIND, kind)
         put_fixed64(w, SPAN_START, nanoseconds(span.time_us))
         put_fixed64(w, SPAN_END, nanoseconds(span.time_us + span.duration_us))
-        if "otel.status_code" in attributes:
-            status = STATUS_CODES.get(attributes.pop("otel.status_code"), 0)
-            message = attributes.pop("otel.status_description", "")
-        if "error" in attributes:
-            status = STATUS_ERROR
-            if attributes["error"] == "true":
-                del attributes["error"]
-        if "otlp.link.0" in attributes:
-            write_links(w, attributes)
-        add_endpoints(attributes, span)
-        for key, item in attributes.items():
-            if type(item) is str and self.parses_tags and key in span.tags:
-                item = parsed(item)
-            put_value_pair(w, SPAN_ATTRIBUTES, key, item)
+        if special is not None:
+            drop_replaced(special, span)
+            kind = write_special(w, special, attributes, kind)
+        if kind:
+            put_number(w, SPAN_KIND, kind)
+        if self.parses_tags:
+            for key, value in attributes.items():
+                put_value_pair(w, SPAN_ATTRIBUTES, key, parsed(value))
+        else:
+            for key, value in attributes.items():
+                put_text_pair(w, SPAN_ATTRIBUTES, key, value)
+        write_endpoints(w, span)
         if not span.time_us:
             put_bool_pair(w, SPAN_ATTRIBUTES, "otel.zipkin.absentField.startTime", True)
         for time_us, value in span.annotations:
             write_event(w, time_us, value)
-        if status or message:
-            write_status(w, status, message)
         self.groups.end_span()
         return 0
+
+    cdef int32_t scope(self, Span span, dict special) except -1:
+        """The index of the span's scope; takes what belongs to it and to the resource out of the special tags."""
+        cdef str service = span.local.service if span.local is not None else ""
+        cdef str name = "", version = "", source = "service.name"
+        cdef dict moved = {}
+        if special is None:
+            if service == self.last_service:
+                return self.last_scope
+            self.last_scope = self.groups.scope(self.resource(service, source, moved), b"", b"")
+            self.last_service = service
+            return self.last_scope
+        for key in tuple(special):
+            if key in RESOURCE_KEYS:
+                moved[key] = special.pop(key)
+        source = special.pop("otlp.service.name.source", "") or source
+        old_name, old_version = special.pop("otel.library.name", ""), special.pop("otel.library.version", "")
+        name = special.pop("otel.scope.name", old_name)
+        version = special.pop("otel.scope.version", old_version)
+        return self.groups.scope(
+            self.resource(service, source, moved), name.encode(), version.encode() if name else b""
+        )
 
     cdef int32_t resource(self, str service, str source, dict moved) except -1:
         """The index of the resource with these tags."""
@@ -209,20 +223,61 @@ cdef int write_status(Writer* w, int status, str message) except -1:
     return 0
 
 
-cdef int add_endpoints(dict attributes, Span span) except -1:
-    """The attributes that the endpoints become; they replace tags of the same name."""
+cdef int write_special(Writer* w, dict special, dict attributes, int kind) except -1:
+    """Write what tags with a meaning say; those that stay attributes are added to them. Returns the kind."""
+    cdef int status = 0
+    cdef str message = ""
+    state = special.pop("w3c.tracestate", "")
+    if state:
+        put_text(w, SPAN_TRACE_STATE, state)
+    if not kind and special.pop("span.kind", "") == "internal":
+        kind = 1
+    if "otel.status_code" in special:
+        status = STATUS_CODES.get(special.pop("otel.status_code"), 0)
+        message = special.pop("otel.status_description", "")
+    if "error" in special:
+        status = STATUS_ERROR
+        if special["error"] == "true":
+            del special["error"]
+    attributes.update(special)
+    if "otlp.link.0" in special:
+        write_links(w, attributes)
+    if status or message:
+        write_status(w, status, message)
+    return kind
+
+
+cdef int write_endpoints(Writer* w, Span span) except -1:
+    """The attributes that the endpoints become."""
     if span.local is not None:
         if span.local.ip:
-            attributes["network.local.address"] = span.local.ip
+            put_text_pair(w, SPAN_ATTRIBUTES, "network.local.address", span.local.ip)
         if span.local.port > 0:
-            attributes["net.host.port"] = span.local.port
+            put_int_pair(w, SPAN_ATTRIBUTES, "net.host.port", span.local.port)
     if span.remote is not None:
         if span.remote.service:
-            attributes["service.peer.name"] = span.remote.service
+            put_text_pair(w, SPAN_ATTRIBUTES, "service.peer.name", span.remote.service)
         if span.remote.ip:
-            attributes["network.peer.address"] = span.remote.ip
+            put_text_pair(w, SPAN_ATTRIBUTES, "network.peer.address", span.remote.ip)
         if span.remote.port > 0:
-            attributes["net.peer.port"] = span.remote.port
+            put_int_pair(w, SPAN_ATTRIBUTES, "net.peer.port", span.remote.port)
+    return 0
+
+
+cdef int drop_replaced(dict special, Span span) except -1:
+    """Drop the tags whose names the attributes of the endpoints have."""
+    if span.local is not None:
+        if span.local.ip:
+            special.pop("network.local.address", None)
+        if span.local.port > 0:
+            special.pop("net.host.port", None)
+    if span.remote is not None:
+        if span.remote.service:
+            special.pop("service.peer.name", None)
+        if span.remote.ip:
+            special.pop("network.peer.address", None)
+        if span.remote.port > 0:
+            special.pop("net.peer.port", None)
     return 0
 
 
@@ -337,14 +392,25 @@ cdef str text_of(Request request, dict span, str key):
     return value
 
 
-cdef uint64_t id_of(Request request, str text, str key) except? 0:
-    """An id of up to 16 hexadecimal digits."""
-    if not text or len(text) > 16 or not text.isalnum():
-        raise request.malformed(key, "expected 1 to 16 hexadecimal digits")
-    try:
-        return int(text, 16)
-    except ValueError:
-        raise request.malformed(key, "expected 1 to 16 hexadecimal digits") from None
+cdef uint64_t id_of(Request request, str text, str key, Py_ssize_t first, Py_ssize_t last) except? 0:
+    """An id of up to 16 hexadecimal digits, which are part of a text."""
+    cdef Py_ssize_t size
+    cdef const char* data = PyUnicode_AsUTF8AndSize(text, &size)
+    cdef uint64_t value = 0
+    cdef unsigned char digit
+    if not 0 < last - first <= 16 or last > size:
+        raise request.malformed(key, ID_WANTED)
+    while first < last:
+        digit = <unsigned char>data[first]
+        if c"0" <= digit <= c"9":
+            digit -= c"0"
+        elif c"a" <= (digit | 0x20) <= c"f":
+            digit = (digit | 0x20) - c"a" + 10
+        else:
+            raise request.malformed(key, ID_WANTED)
+        value = value << 4 | digit
+        first += 1
+    return value
 
 
 cdef Endpoint endpoint_of(Request request, dict span, str key):
@@ -366,22 +432,25 @@ cdef Endpoint endpoint_of(Request request, dict span, str key):
 cdef Span json_span(Request request, value):
     cdef dict given
     cdef Span span
+    cdef str text
+    cdef Py_ssize_t size
     if type(value) is not dict:
         raise request.malformed("", "expected an object")
     given = value
     span = Span.__new__(Span)
-    trace_id = text_of(request, given, "traceId")
-    if len(trace_id) > 32:
+    text = text_of(request, given, "traceId")
+    size = len(text)
+    if size > 32:
         raise request.malformed("traceId", "expected 1 to 32 hexadecimal digits")
-    if len(trace_id) > 16:
-        span.trace_high = id_of(request, trace_id[: len(trace_id) - 16], "traceId")
-        trace_id = trace_id[len(trace_id) - 16:]
-    span.trace_low = id_of(request, trace_id, "traceId")
-    span.span_id = id_of(request, text_of(request, given, "id"), "id")
+    if size > 16:
+        span.trace_high = id_of(request, text, "traceId", 0, size - 16)
+    span.trace_low = id_of(request, text, "traceId", max(size - 16, 0), size)
+    text = text_of(request, given, "id")
+    span.span_id = id_of(request, text, "id", 0, len(text))
     if not span.span_id:
         raise request.malformed("id", "must not be zero")
-    parent_id = text_of(request, given, "parentId")
-    span.parent_id = id_of(request, parent_id, "parentId") if parent_id else 0
+    text = text_of(request, given, "parentId")
+    span.parent_id = id_of(request, text, "parentId", 0, len(text)) if text else 0
     span.name, span.kind = text_of(request, given, "name"), text_of(request, given, "kind")
     span.time_us = number_of(request, given, "timestamp")
     span.duration_us = number_of(request, given, "duration")
