@@ -16,12 +16,12 @@ activedirectoryds aerospike apache apachespark awscloudwatch awscontainerinsight
 awsfirehose awslambda awss3 awsxray azureblob azureeventhub azuremonitor bigip carbon chrony ciscoos cloudflare
 cloudfoundry collectd couchdb datadog dockerstats elasticsearch envoyals expvar faro filelog filestats flinkmetrics
 fluentforward github gitlab googlecloudmonitoring googlecloudpubsub googlecloudpubsubpush googlecloudspanner haproxy
-httpcheck huaweicloudces icmpcheck iis influxdb jaeger jmx journald k8scluster k8sevents k8sobjects kafka
+httpcheck huaweicloudces icmpcheck iis influxdb jmx journald k8scluster k8sevents k8sobjects kafka
 kafkametrics kubeletstats libhoney loki memcached mongodb mongodbatlas mysql namedpipe netflow nginx nop nsxt ntp
 opencensus oracledb osquery otelarrow otlp otlpjsonfile podmanstats postgresql pprof prometheus prometheusremotewrite
 prometheussimple pulsar purefa purefb rabbitmq receivercreator redfish redis riak saphana sapm signalfx skywalking snmp
 snowflake solace splunkenterprise splunkhec sqlquery sqlserver sshcheck statsd stef syslog systemd tcpcheck tcplog
-tlscheck udplog vcenter wavefront webhookevent windowseventlog windowsperfcounters windowsservice yanggrpc zipkin
+tlscheck udplog vcenter wavefront webhookevent windowseventlog windowsperfcounters windowsservice yanggrpc
 zookeeper
 """
 _PROCESSORS = """

@@ -352,7 +352,7 @@ class ListeningSocket(Protocol):
 
     @property
     def socket(self) -> socket.socket:
-        """It listens, and does not block. The component closes it."""
+        """It listens (a UDP socket is bound), and does not block. The component closes it."""
         ...
 
     @property
@@ -420,7 +420,7 @@ class Host(Protocol):
         ...
 
     def listen(self, address: str, bind: Callable[[bool], socket.socket]) -> ListeningSocket:
-        """A socket that listens at ``address`` (``localhost:4317``, ``unix:///run/x.sock``).
+        """A socket that listens at ``address`` (``localhost:4317``, ``unix:///run/x.sock``, ``udp://localhost:6831``).
 
         Normally it is what ``bind(False)`` returns. If a component that a reload removes or replaces listens there, it
         is a second descriptor of that component's socket, so that no connection is refused. ``bind(True)`` is called

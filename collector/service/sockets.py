@@ -42,7 +42,8 @@ class ListeningSockets:
         self._all = [known for known in self._all if known.is_open]
         leaving = [known for known in self._all if known.owner.is_leaving]
         # With port 0 any port is asked for, not that of a component that happens to have asked for the same.
-        same = next((known for known in reversed(leaving) if known.address == address and _port(address) != "0"), None)
+        is_any = address.endswith(":0")
+        same = next((known for known in reversed(leaving) if known.address == address and not is_any), None)
         if same is not None:
             sock = same.socket.dup()
             sock.setblocking(False)
@@ -78,5 +79,7 @@ def _bind(bind: Callable[[bool], socket.socket], on_same_port: list[socket.socke
 
 
 def _port(address: str) -> str:
-    """The port of ``host:port``; empty for a Unix socket."""
-    return "" if address.startswith("unix:") else address.rpartition(":")[2]
+    """The port of ``host:port``, with ``udp:`` before it if it is a UDP port; empty for a Unix socket."""
+    if address.startswith("unix:"):
+        return ""
+    return ("udp:" if address.startswith("udp://") else "") + address.rpartition(":")[2]

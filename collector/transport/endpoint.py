@@ -137,6 +137,28 @@ class Endpoint:
         sock.setblocking(False)
         return ServerSocket(fileno=sock.detach())
 
+    def bind_udp(self, share_port: bool = False) -> socket.socket:
+        """Return a UDP socket that is bound to the address. ``share_port``: see :meth:`listen`.
+
+        Raises:
+            OSError: the port is busy, or the address is not on this machine.
+        """
+        address = self.resolve()
+        is_dual = not address.host and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if is_dual or ":" in address.host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM)
+        try:
+            if is_dual:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            if share_port:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            sock.setblocking(False)
+            sock.bind((address.host, address.port))
+        except OSError:
+            sock.close()
+            raise
+        return sock
+
     def remove_socket(self) -> None:
         """Remove a Unix socket after its listener was closed; does nothing for TCP."""
         if self.path:

@@ -15,29 +15,30 @@ def is_port_conflict(error: OSError) -> bool:
     return error.errno == errno.EADDRINUSE
 
 
-def describe_port_conflict(host: str, port: int, key: str) -> str:
+def describe_port_conflict(host: str, port: int, key: str, *, udp: bool = False) -> str:
     """Return a sentence naming the process that has ``host:port`` and the ``key`` that configures another port."""
-    owner = _owner(port)
-    by = f" by {owner}" if owner else " (this user cannot see by which process; run `ss -ltnp` as root)"
+    owner = _owner(port, udp=udp)
+    hint = "ss -lunp" if udp else "ss -ltnp"
+    by = f" by {owner}" if owner else f" (this user cannot see by which process; run `{hint}` as root)"
     return f"{key}: {_join(host, port)} is already in use{by}; stop that process or set {key} to another port"
 
 
-def listen_error(endpoint: Endpoint, key: str, error: OSError) -> OSError:
+def listen_error(endpoint: Endpoint, key: str, error: OSError, *, udp: bool = False) -> OSError:
     """Return the error to raise when listening on ``endpoint`` failed with ``error``. ``key``: path of the endpoint."""
     if is_port_conflict(error) and not endpoint.path:
-        return OSError(error.errno, describe_port_conflict(endpoint.host, endpoint.port, key))
+        return OSError(error.errno, describe_port_conflict(endpoint.host, endpoint.port, key, udp=udp))
     return OSError(error.errno or 0, f"{key}: cannot listen on {endpoint}: {error.strerror or error}")
 
 
-def _owner(port: int) -> str:
+def _owner(port: int, *, udp: bool) -> str:
     """Return ``name (pid 123)`` of the process that listens on ``port``; empty if it is unknown."""
     try:
-        connections = psutil.net_connections(kind="tcp")
+        connections = psutil.net_connections(kind="udp" if udp else "tcp")
     except (psutil.Error, OSError):
         return ""
     for connection in connections:
         if (
-            connection.status == psutil.CONN_LISTEN
+            (udp or connection.status == psutil.CONN_LISTEN)
             and connection.pid
             and connection.laddr
             and connection.laddr.port == port

@@ -6,7 +6,20 @@ Source: protobuf encoding guide (varints, tags, length-delimited fields).
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["FIXED32", "FIXED64", "LENGTH_DELIMITED", "VARINT", "field", "field_tag", "fields", "read_varint", "varint"]
+__all__ = [
+    "FIXED32",
+    "FIXED64",
+    "LENGTH_DELIMITED",
+    "VARINT",
+    "bytes_field",
+    "field",
+    "field_tag",
+    "fields",
+    "number_field",
+    "read_varint",
+    "text_field",
+    "varint",
+]
 
 VARINT: Final = 0
 FIXED64: Final = 1
@@ -33,6 +46,21 @@ def field_tag(number: int, wire_type: int) -> bytes:
 def field(tag: bytes, content: bytes) -> bytes:
     """A length-delimited field: its encoded tag, the length and the content."""
     return tag + varint(len(content)) + content
+
+
+def number_field(number: int, value: int) -> bytes:
+    """A varint field; nothing for 0, as in proto3."""
+    return varint(number << 3) + varint(value) if value else b""
+
+
+def bytes_field(number: int, value: bytes) -> bytes:
+    """A length-delimited field; nothing if it is empty, as in proto3."""
+    return field(field_tag(number, LENGTH_DELIMITED), value) if value else b""
+
+
+def text_field(number: int, value: str) -> bytes:
+    """A field of text; nothing if it is empty, as in proto3."""
+    return bytes_field(number, value.encode())
 
 
 def fields(message: bytes) -> Iterator[tuple[int, bytes]]:

@@ -9,12 +9,12 @@ from typing import Any, Final, cast
 
 from collector.api import Host, Receiver, ReceiverOutput, Settings
 from collector.model import Signal
+from collector.transport.context import ContextCache, SenderContexts
 from collector.transport.endpoint import LocalAddresses
 from collector.transport.grpc.grpcio_server import GRPCIOServer
 from collector.transport.grpc.server import GRPCServer
 from collector.transport.http import HTTPServer
-from receivers.otlp.config import OTLPConfig
-from receivers.otlp.context import ContextCache
+from receivers.otlp.config import OTLPConfig, OTLPGRPCConfig, OTLPHTTPConfig
 from receivers.otlp.over_grpc import OTLPOverGRPC, descriptor_files
 from receivers.otlp.over_http import OTLPOverHTTP
 
@@ -36,6 +36,15 @@ class OTLPReceiver(Receiver):
         outputs = {signal: cast("ReceiverOutput", output) for signal, output in settings.outputs.items()}
         addresses = LocalAddresses(monotonic_s=settings.clock.monotonic_s)
         contexts = ContextCache()
+
+        def senders_of(server: OTLPGRPCConfig | OTLPHTTPConfig) -> SenderContexts:
+            return SenderContexts(
+                contexts,
+                addresses,
+                include_metadata=server.include_metadata,
+                authenticates=server.auth is not None,
+            )
+
         refused = settings.telemetry.counter(
             "tailrace_receiver_refused_requests",
             "Requests answered with an error, by protocol and reason",
@@ -47,7 +56,7 @@ class OTLPReceiver(Receiver):
                 refused.add(transport="http", reason=reason)
 
             over_http = OTLPOverHTTP(
-                config.protocols.http, outputs, addresses=addresses, contexts=contexts, refused=refused_http
+                config.protocols.http, outputs, senders=senders_of(config.protocols.http), refused=refused_http
             )
             self._http = HTTPServer(
                 config.protocols.http,
@@ -64,7 +73,7 @@ class OTLPReceiver(Receiver):
                 "gRPC connections closed by the receiver, by reason",
                 ("reason",),
             )
-            methods = OTLPOverGRPC(config.protocols.grpc, outputs, contexts=contexts).methods
+            methods = OTLPOverGRPC(outputs, senders_of(config.protocols.grpc)).methods
             shared: dict[str, Any] = {
                 "key": f"{key}::grpc",
                 "addresses": addresses,

@@ -13,12 +13,12 @@ from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from collector.api import ConsumeError, Receipt, ReceiverOutput
-from collector.model import Context, MalformedBatch, Signal
+from collector.model import MalformedBatch, Signal
 from collector.otlp.names import GRPC_METHODS
+from collector.transport.context import SenderContexts
+from collector.transport.failure import failure_of
 from collector.transport.grpc.method import Aborted, Call, Method, Reply
-from receivers.otlp.config import OTLPGRPCConfig
-from receivers.otlp.context import ContextCache
-from receivers.otlp.responses import failure_of, partial_success_proto
+from receivers.otlp.responses import partial_success_proto
 
 __all__ = ["OTLPOverGRPC", "descriptor_files"]
 
@@ -26,18 +26,14 @@ __all__ = ["OTLPOverGRPC", "descriptor_files"]
 class OTLPOverGRPC:
     """The methods of the gRPC server."""
 
-    def __init__(
-        self, config: OTLPGRPCConfig, outputs: Mapping[Signal, ReceiverOutput], *, contexts: ContextCache
-    ) -> None:
-        self._include_metadata = config.include_metadata
-        self._keeps_nothing = not config.include_metadata and config.auth is None
-        self._contexts = contexts
+    def __init__(self, outputs: Mapping[Signal, ReceiverOutput], senders: SenderContexts) -> None:
+        self._senders = senders
         self.methods: dict[str, Method] = {
             GRPC_METHODS[signal]: self._method(output.for_transport("grpc")) for signal, output in outputs.items()
         }
 
     def _method(self, output: ReceiverOutput) -> Method:
-        consume_request, context_of = output.try_consume_request, self._context
+        consume_request, context_of = output.try_consume_request, self._senders.of_call
 
         def export(message: bytes, call: Call, reply: Reply) -> None:
             if message:
@@ -46,16 +42,6 @@ class OTLPOverGRPC:
                 reply(b"")  # an empty request succeeds and does not enter a pipeline
 
         return export
-
-    def _context(self, call: Call) -> Context:
-        if self._keeps_nothing:
-            context = self._contexts.plain(call.is_local)
-        else:
-            context = self._contexts.context(
-                call.is_local, call.metadata if self._include_metadata else {}, call.claims
-            )
-        call.cached = context
-        return context
 
 
 def _answer(reply: Reply, outcome: Receipt | Exception) -> None:

@@ -15,13 +15,13 @@ from typing import Final
 import grpc
 
 from collector.api import ConsumeError, Receipt, ReceiverOutput
-from collector.model import Context, MalformedBatch, Signal, from_json
-from collector.transport.endpoint import LocalAddresses
+from collector.model import MalformedBatch, Signal, from_json
+from collector.transport.context import SenderContexts
+from collector.transport.failure import WHOLE_REQUEST, Failure, failure_of
 from collector.transport.http import Refused, Request, Response, Route
 from collector.transport.http.headers import HeaderList
 from receivers.otlp.config import OTLPHTTPConfig
-from receivers.otlp.context import ContextCache
-from receivers.otlp.responses import WHOLE_REQUEST, Failure, failure_of, partial_success_json, partial_success_proto
+from receivers.otlp.responses import partial_success_json, partial_success_proto
 
 __all__ = ["OTLPOverHTTP"]
 
@@ -56,14 +56,10 @@ class OTLPOverHTTP:
         config: OTLPHTTPConfig,
         outputs: Mapping[Signal, ReceiverOutput],
         *,
-        addresses: LocalAddresses,
-        contexts: ContextCache,
+        senders: SenderContexts,
         refused: Callable[[str], None],
     ) -> None:
-        self._addresses = addresses
-        self._contexts = contexts
-        self._includes_metadata = config.include_metadata
-        self._keeps_nothing = not config.include_metadata and config.auth is None
+        self.context = senders.of_request
         self.refused = refused
         paths = {
             Signal.TRACES: config.traces_url_path,
@@ -75,16 +71,6 @@ class OTLPOverHTTP:
         }
         self.default_route: Route = _Unknown(self)
         """For all other paths."""
-
-    def context(self, request: Request) -> Context:
-        """The context of the request's sender."""
-        peer = request.peer
-        is_local = self._addresses.is_local(peer) if peer is not None else True if request.is_unix else None
-        if self._keeps_nothing:
-            return self._contexts.plain(is_local)
-        return self._contexts.context(
-            is_local, request.header_values() if self._includes_metadata else {}, request.claims
-        )
 
 
 class _Unknown(Route):

@@ -4,9 +4,12 @@
 """
 
 import gzip
+import random
 import sys
 from pathlib import Path
 
+import jaeger_peer
+import zipkin_peer
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -153,6 +156,33 @@ def http2_answers() -> list[bytes]:
     ]
 
 
+def jaeger_messages() -> list[bytes]:
+    """A batch in each of Jaeger's encodings, after the byte that selects it."""
+    tags = [("a", 1), ("error", True), ("b", b"xy"), ("c", 1.5), ("span.kind", "server"), ("a", "again")]
+    span = {"tags": tags, "logs": [(5, tags)], "references": [(True, 1, 2), (False, 3, 4)], "process": ("p", tags)}
+    batch = {"service": "s", "tags": tags, "spans": [span, {}]}
+    return [
+        b"\0" + jaeger_peer.post_spans(batch),
+        b"\1" + jaeger_peer.thrift_batch(batch),
+        b"\2" + jaeger_peer.thrift_batch(batch, compact=True),
+        b"\3" + jaeger_peer.thrift_packet(batch, compact=False),
+        b"\4" + jaeger_peer.thrift_packet(batch, compact=True),
+    ]
+
+
+def zipkin_messages() -> list[bytes]:
+    """Spans in each of Zipkin's formats, after the byte that selects it."""
+    rng = random.Random(3)
+    v1 = [zipkin_peer.v1_spans(rng, 1) for _ in range(4)]
+    v2 = [zipkin_peer.v2_spans(rng, 1) for _ in range(4)]
+    return [
+        *(b"\0" + zipkin_peer.v1_thrift(spans) for spans in v1),
+        *(b"\1" + zipkin_peer.v1_json(spans) for spans in v1),
+        *(b"\x82" + zipkin_peer.v2_json(spans) for spans in v2),
+        *(b"\3" + zipkin_peer.v2_proto(spans) for spans in v2),
+    ]
+
+
 def inputs() -> dict[str, list[bytes]]:
     """The first inputs of each target: its leading control bytes, followed by the data."""
     found = seeds()
@@ -164,6 +194,8 @@ def inputs() -> dict[str, list[bytes]]:
         "fuzz_grpc": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()],
         "fuzz_session": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()]
         + [bytes([64 + step]) + stream for step in (0, 6, 40) for stream in http2_answers()],
+        "fuzz_jaeger": jaeger_messages(),
+        "fuzz_zipkin": zipkin_messages(),
         "fuzz_splice": [
             bytes([signal]) + bytes([chance]) * 8 + wire for signal, wire in requests for chance in range(8)
         ],

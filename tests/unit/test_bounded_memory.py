@@ -15,6 +15,7 @@ from collector.service.ledger import Ledger, LedgerEntry
 from collector.service.telemetry import ServiceTelemetry
 from collector.testing import FakeClock, FakeHost, make
 from collector.testing.generate import logs_request, metrics_request, traces_request
+from collector.transport.context import ContextCache
 from config.model import LogSampling
 from connectors.service_graph import factory as service_graph
 from connectors.span_metrics import factory as span_metrics
@@ -24,7 +25,6 @@ from processors.batch import factory as batch
 from processors.cardinality import factory as cardinality
 from processors.sampling.rules import any_glob
 from processors.tail_sampling.span_features import StringMatch, TraceStateMatch
-from receivers.otlp.context import ContextCache
 
 MIB = 1024 * 1024
 LABEL_NAMES = ("key",)  # translated by collector.prometheus, which has bounds of its own

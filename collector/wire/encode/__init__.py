@@ -2,6 +2,7 @@
 
 ``rows``    one message per row, from columns: a kernel for ``collector.model.builders``
 ``values``  AnyValue and KeyValue messages from Python values
+``spans``   a request of spans in groups, for the kernels of receivers
 """
 
 from collector.wire.encode.rows import (

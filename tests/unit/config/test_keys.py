@@ -70,6 +70,7 @@ WITHOUT_EFFECT = frozenset(
         "SpanMetricsConfig.dimensions_cache_size",
         "TLSServerConfig.ca_file",
         "TailSamplingConfig.expected_new_traces_per_sec",
+        "ThriftUDPConfig.workers",
         "TelemetryConfig.traces",
         "WALConfig.buffer_size",
         "WALConfig.lag_record_frequency",

@@ -1,0 +1,3 @@
+__all__ = ["decode_post_spans"]
+
+def decode_post_spans(data: bytes) -> bytes: ...
