@@ -32,27 +32,27 @@ _STRING: Final = field_tag(1, LENGTH_DELIMITED)  # AnyValue.string_value
 _VALUE: Final = field_tag(2, LENGTH_DELIMITED)  # KeyValue.value
 
 
-def change_attributes(batch: B, changes: Mapping[str, tuple[Mask, StringColumn]]) -> B:
+def change_attributes(batch: B, changes: Mapping[str, tuple[I32, Mask, StringColumn]]) -> B:
     """The batch with attributes deleted and with new texts as values; the same object if nothing changes.
 
-    ``changes`` has for each table, over the rows of ``batch.attributes(table)``, the attributes to delete (bool[m]) and
-    the new values, absent where the value stays.
+    ``changes`` has for each table k rows of ``batch.attributes(table)`` (I32[k], ascending), which of them to delete
+    (bool[k]) and their new values, absent where the value stays.
 
     >>> from collector.model import StringColumn
-    >>> texts = StringColumn.of([None, "db", None])
-    >>> changed = change_attributes(traces, {"spans": (np.array([True, False, False]), texts)})
+    >>> rows, deleted = np.array([0, 1], np.int32), np.array([True, False])
+    >>> changed = change_attributes(traces, {"spans": (rows, deleted, StringColumn.of([None, "db"]))})
     >>> changed.attribute("http.status").int.tolist(), changed.attribute("db.system").text.to_list()
     ([0, 0, 503], [None, 'db', None])
 
     Raises:
-        ValueError: A column has another length than the table of attributes.
+        ValueError: The columns of a table differ in length.
     """
     patches = Patches(batch)
     touched: list[str] = []
-    for table, (deleted, texts) in changes.items():
-        rows = batch.attributes(table).rows
-        if len(deleted) != len(rows) or len(texts) != len(rows):
-            raise ValueError(f"expected columns of {len(rows)} attributes, got {len(deleted)} and {len(texts)}")
+    for table, (which, deleted, texts) in changes.items():
+        if not len(which) == len(deleted) == len(texts):
+            raise ValueError(f"expected columns of {len(which)} attributes, got {len(deleted)} and {len(texts)}")
+        rows = batch.attributes(table).rows[which]
         replaced = np.flatnonzero((texts.codes >= 0) & ~deleted)
         removed = rows[deleted]
         if not len(replaced) and not len(removed):

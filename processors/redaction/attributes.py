@@ -1,8 +1,9 @@
-"""Decides what becomes of all attributes of a table: key by key, and once per distinct value.
+"""Decides what becomes of all attributes of a table.
 
-The outcomes are cached by value, separately for each *action*: what is done to a value apart from masking what is
-blocked in it. An action is a number: -1 if the whole value is masked, else that of the key's *profile* (whether it
-holds URLs, which databases' statements it may hold) and of the database system of the row.
+The key decides first, by an *action*, which is a number. Most keys have the action CHECK: what is blocked in their
+values is masked. A kernel leaves out those whose value has passed before (``_passed``). Of the others each distinct
+value is examined once: all new ones together, to see whether any pattern matches at all, and then the few of which that
+is true one by one. What became of those is kept in a cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 from collector.model import KIND_STRING, AttributeTable, Batch, StringColumn
 from collector.model.arrays import I32, Array, Mask
 from collector.text.cache import TextCache
+from processors.redaction._passed import PassedValues
 from processors.redaction.databases import Sanitizer
 from processors.redaction.values import Fate, Policy
 
@@ -22,14 +24,23 @@ __all__ = ["AttributeChanges", "AttributeRules", "Systems"]
 _SYSTEM_KEYS: Final = ("db.system.name", "db.system")
 """The attributes that name the kind of a database, the preferred one first."""
 
+# Actions. From _FIRST_PROFILE on: the values are URLs or statements, see ``AttributeRules._profiles``.
+_CHECK: Final = 0
+_SKIP: Final = 1
+_DELETE: Final = 2
+_IGNORE: Final = 3  # like _SKIP, and the summary says so
+_MASK: Final = 4
+_FIRST_PROFILE: Final = 5
+
 _UNKNOWN: Final = -1
 _SAME: Final = 0
 _ALLOWED: Final = 1
-_KEY_BYTES: Final = 1024 * 1024
-_VALUE_BYTES: Final = 4 * 1024 * 1024
-_SANITIZED_BYTES: Final = 1024 * 1024
 
-Outcome: TypeAlias = int | bytes
+_PASSED_MAX_COUNT: Final = 64 * 1024  # in each of two generations: 4 MiB
+_KEY_BYTES: Final = 1024 * 1024
+_VALUE_BYTES: Final = 2 * 1024 * 1024
+
+_Outcome: TypeAlias = int | bytes
 """Of a value: 0, it stays; 1, it is an allowed one; or the new text."""
 _Profile: TypeAlias = tuple[bool, tuple[int, ...]]
 """What else is done to the values of a key: whether they are URLs, and the sanitizers that it is configured for."""
@@ -37,155 +48,174 @@ _Profile: TypeAlias = tuple[bool, tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class AttributeChanges:
-    """What becomes of the m attributes of one table."""
+    """What becomes of those k attributes of a table that were looked at; all others stay."""
 
     attributes: AttributeTable
+    which: I32
+    """I32[k]: their places in ``batch.attributes(table)``."""
     deleted: Mask
-    """bool[m]: because of the key."""
+    """bool[k]: because of the key."""
     masked: Mask
-    """bool[m]: the value was replaced."""
+    """bool[k]: the value was replaced."""
     allowed: Mask
-    """bool[m]: the value is an allowed one."""
+    """bool[k]: the value is an allowed one."""
     ignored: Mask
-    """bool[m]: because of the key."""
+    """bool[k]: because of the key."""
     texts: StringColumn
     """The new values, absent where they stay."""
 
 
 class AttributeRules:
-    """The rules for attributes of one configuration and one signal, with the caches of what they say."""
+    """The rules for attributes of one configuration and one signal, with what they said of earlier values."""
 
-    def __init__(self, policy: Policy, *, checks_all_types: bool, needs_system: bool) -> None:
-        """``needs_system``: statements are only sanitized where an attribute names the kind of the database."""
+    def __init__(self, policy: Policy, *, checks_all_types: bool, needs_system: bool, is_noted: bool) -> None:
+        """Makes empty caches.
+
+        Args:
+            policy: The rules for single keys and values.
+            checks_all_types: Whether values that are not text are checked, as text.
+            needs_system: Whether statements are only sanitized where an attribute names the kind of the database.
+            is_noted: Whether anybody wants to know which attributes were ignored or have an allowed value.
+        """
         self._policy = policy
         self._checks_all_types = checks_all_types
         self._needs_system = needs_system
+        self._is_noted = is_noted
         self._systems = Systems(policy.sanitizers)
-        self._has_statements = any(sanitizer.attributes for sanitizer in policy.sanitizers)
-        self._keys = TextCache[tuple[int, int]](max_bytes=_KEY_BYTES)
-        self._profiles: list[_Profile] = [(False, ())]
-        self._caches: dict[tuple[int, int], TextCache[Outcome]] = {}
+        self._profiles: list[_Profile] = []
+        self._actions = TextCache[bytes](max_bytes=_KEY_BYTES, max_entry_bytes=_KEY_BYTES // 8)
+        self._passed = PassedValues(_PASSED_MAX_COUNT)
+        self._caches: dict[tuple[int, int], TextCache[_Outcome]] = {}
         # A value that is not text counts as "", which patterns such as .* match.
-        self._blocks_nothing = policy.without_blocked("") != "" or policy.is_allowed("")
+        self._checks_all_kinds = checks_all_types or policy.without_blocked("") != "" or policy.is_allowed("")
 
     def changes(self, batch: Batch, table: str) -> AttributeChanges | None:
-        """What becomes of the attributes of a table; None if they all stay and none of them is special."""
+        """What becomes of the attributes of a table; None if they all stay and there is nothing to say about them."""
         attributes = batch.attributes(table)
         if not attributes.row_count:
             return None
-        fate_of, profile_of = self._by_key(attributes)
-        codes = attributes.rows["key_code"]
-        fates = fate_of[codes]
-        deleted, ignored = fates == Fate.DELETED, fates == Fate.IGNORED
-        is_checked = fates >= Fate.MASKED
-        texts = self._texts(attributes, is_checked, fates == Fate.MASKED)
-        actions = self._actions(batch, table, attributes, fates, profile_of[codes])
-        new, outcomes = self._outcomes(texts, actions)
-        allowed = outcomes == _ALLOWED
-        masked = new.codes >= 0
-        if not (deleted.any() or masked.any() or ignored.any() or allowed.any()):
+        keys = tuple(attributes.keys)
+        encoded = self._actions.get(keys, b"")
+        if not encoded:
+            encoded = np.array([self._action(key.decode("utf-8", "replace")) for key in keys], np.uint16).tobytes()
+            self._actions.put(keys, encoded)
+        which = self._passed.to_check(attributes.rows, attributes.source, encoded, self._checks_all_kinds)
+        if not len(which):
             return None
-        return AttributeChanges(attributes, deleted, masked, allowed, ignored, new)
+        part = AttributeTable(attributes.rows[which], attributes.source, attributes.keys)
+        actions = np.frombuffer(encoded, np.uint16)[part.rows["key_code"]]
+        return self._examined(batch, table, part, which, actions)
 
-    def _by_key(self, attributes: AttributeTable) -> tuple[Array, Array]:
-        """(The fate, the number of the profile) of each key code."""
-        known = self._keys
-        found: list[tuple[int, int]] = []
-        for raw in attributes.keys:
-            entry = known.get(raw, (-1, 0))
-            if entry[0] < 0:
-                key = raw.decode("utf-8", "replace")
-                entry = int(self._policy.fate(key)), self._profile(key)
-                known.put(raw, entry)
-            found.append(entry)
-        pairs = np.array(found, np.int32).reshape(-1, 2)
-        return pairs[:, 0], pairs[:, 1]
-
-    def _profile(self, key: str) -> int:
+    def _action(self, key: str) -> int:
+        fate = self._policy.fate(key)
+        if fate is Fate.IGNORED:
+            return _IGNORE if self._is_noted else _SKIP
+        if fate is not Fate.CHECKED:
+            return _DELETE if fate is Fate.DELETED else _MASK
         sanitizers = self._policy.sanitizers
         used = tuple(place for place, sanitizer in enumerate(sanitizers) if key in sanitizer.attributes)
         profile = self._policy.has_url(key), used
-        if profile not in self._profiles:  # as many as there are configured keys at most
+        if profile == (False, ()):
+            return _CHECK
+        if profile not in self._profiles:  # at most as many as there are configured keys
             self._profiles.append(profile)
-        return self._profiles.index(profile)
+        return _FIRST_PROFILE + self._profiles.index(profile)
 
-    def _texts(self, attributes: AttributeTable, is_checked: Mask, is_masked: Mask) -> StringColumn:
+    def _examined(
+        self, batch: Batch, table: str, part: AttributeTable, which: I32, actions: Array
+    ) -> AttributeChanges | None:
+        deleted, ignored = actions == _DELETE, actions == _IGNORE
+        checked = ~(deleted | ignored)
+        allowed = np.zeros(len(which), np.bool_)
+        new_codes = np.full(len(which), -1, np.int32)
+        new: list[bytes] = []
+        if checked.any():
+            texts = self._texts(part, checked)
+            groups = self._groups(batch, table, part, actions)
+            for group in np.unique(groups[checked]).tolist():
+                rows = checked & (groups == group)
+                places, is_allowed = self._outcomes(texts, rows, group, new)
+                new_codes[rows] = places
+                allowed[rows] = is_allowed
+                if group == _CHECK:
+                    passed = rows & (new_codes < 0)
+                    if self._is_noted:
+                        passed &= ~allowed
+                    self._passed.add(part.rows[passed], part.source)
+        masked = new_codes >= 0
+        if not (deleted.any() or masked.any() or (self._is_noted and (ignored.any() or allowed.any()))):
+            return None
+        return AttributeChanges(part, which, deleted, masked, allowed, ignored, StringColumn.from_codes(new_codes, new))
+
+    def _texts(self, part: AttributeTable, checked: Mask) -> StringColumn:
         """The text of each attribute that has to be checked, absent for all others."""
         if self._checks_all_types:
-            return attributes.as_text().only(is_checked)
-        rows = attributes.rows
+            return part.as_text().only(checked)
+        rows = part.rows
         is_text = rows["kind"] == KIND_STRING
-        starts = np.where(is_checked & is_text, rows["value"], np.int32(-1))
-        texts = StringColumn.from_slices(attributes.source, starts, rows["value_len"])
-        others = (is_checked if self._blocks_nothing else is_masked) & ~is_text
+        texts = StringColumn.from_slices(
+            part.source, np.where(checked & is_text, rows["value"], np.int32(-1)), rows["value_len"]
+        )
+        others = checked & ~is_text
         if not others.any():
             return texts
         codes = np.where(others, np.int32(texts.distinct_count), texts.codes)
         return StringColumn.from_codes(codes, [*texts.distinct_bytes, b""])
 
-    def _actions(self, batch: Batch, table: str, attributes: AttributeTable, fates: Array, profiles: Array) -> Array:
-        """I32[m]: what is done to each value: 0, only blocked values are masked; -1, everything; else see ``_act``."""
-        actions = np.where(fates == Fate.MASKED, np.int32(-1), profiles * np.int32(self._systems.count))
-        if self._has_statements and (profiles > 0).any():
-            systems = self._systems.rows(batch, table)[attributes.owner]
-            actions += np.where((profiles > 0) & (fates != Fate.MASKED), systems, np.int32(0))
-        return actions
+    def _groups(self, batch: Batch, table: str, part: AttributeTable, actions: Array) -> Array:
+        """I32[k]: the action together with the kind of the database, for those actions that depend on it."""
+        groups = actions.astype(np.int32)
+        is_special = groups >= _FIRST_PROFILE
+        if self._systems.count > _NO_SYSTEMS and is_special.any():
+            systems = self._systems.rows(batch, table)[part.owner]
+            groups += np.where(is_special, systems << _SYSTEM_SHIFT, np.int32(0))
+        return groups
 
-    def _outcomes(self, texts: StringColumn, actions: Array) -> tuple[StringColumn, Array]:
-        """(The new texts, U8[m]: whether the value stays, is an allowed one, or neither)."""
-        codes = texts.codes
+    def _outcomes(self, texts: StringColumn, rows: Mask, group: int, new: list[bytes]) -> tuple[Array, Mask]:
+        """(The place in ``new`` of each row's new value, or -1; whether the value is an allowed one) for ``rows``."""
         values = texts.distinct_bytes
-        outcomes = np.zeros(len(codes), np.uint8)
-        new_codes = np.full(len(codes), -1, np.int32)
-        new: list[bytes] = []
-        checked = codes >= 0
-        for action in np.unique(actions[checked]).tolist():
-            rows = checked & (actions == action)
-            used = range(len(values)) if rows.all() else np.unique(codes[rows]).tolist()
-            known = self._cache(action)
-            get = known.get
-            # The usual value stays: everything below is for the few others.
-            found = [(code, outcome) for code in used if (outcome := get(values[code], _UNKNOWN)) != _SAME]
-            if not found:
-                continue
-            act = self._act(action)
-            state = np.zeros(len(values), np.uint8)
-            place = np.full(len(values), -1, np.int32)
-            for code, known_outcome in found:
-                outcome = known_outcome
+        codes = texts.codes[rows]
+        used = np.unique(codes).tolist()
+        places = np.full(len(values), -1, np.int32)
+        allowed = np.zeros(len(values), np.bool_)
+        if group == _CHECK:
+            used = [used[place] for place in self._policy.suspicious([values[code] for code in used])]
+        if used:
+            known = self._cache(group)
+            act = self._act(group)
+            for code in used:
+                value = values[code]
+                outcome = known.get(value, _UNKNOWN)
                 if outcome == _UNKNOWN:
-                    outcome = act(values[code])
-                    known.put(values[code], outcome)
+                    outcome = act(value)
+                    known.put(value, outcome)
                 if isinstance(outcome, bytes):
-                    place[code] = len(new)
+                    places[code] = len(new)
                     new.append(outcome)
-                elif outcome == _ALLOWED:
-                    state[code] = _ALLOWED
-            outcomes[rows] = state[codes[rows]]
-            new_codes[rows] = place[codes[rows]]
-        return StringColumn.from_codes(new_codes, new), outcomes
+                else:
+                    allowed[code] = outcome == _ALLOWED
+        return places[codes], allowed[codes]
 
-    def _cache(self, action: int) -> TextCache[Outcome]:
-        key = divmod(action, self._systems.count)
+    def _cache(self, group: int) -> TextCache[_Outcome]:
+        key = divmod(group, 1 << _SYSTEM_SHIFT)
         cache = self._caches.get(key)
-        if cache is None:
-            size = _VALUE_BYTES if action == 0 else _SANITIZED_BYTES
-            cache = self._caches[key] = TextCache(max_bytes=size)
+        if cache is None:  # at most as many as there are configured keys and systems
+            cache = self._caches[key] = TextCache(max_bytes=_VALUE_BYTES)
         return cache
 
-    def _act(self, action: int) -> Callable[[bytes], Outcome]:
+    def _act(self, group: int) -> Callable[[bytes], _Outcome]:
         """What decides the outcome of a value."""
         policy = self._policy
-        number, system = divmod(action, self._systems.count)
-        has_url, places = self._profiles[max(number, 0)]
-        name = self._systems.name(system)
+        system, action = divmod(group, 1 << _SYSTEM_SHIFT)
+        has_url, places = self._profiles[action - _FIRST_PROFILE] if action >= _FIRST_PROFILE else (False, ())
         used = self._used(places, system)
+        name = self._systems.name(system)
 
-        def act(raw: bytes) -> Outcome:
+        def act(raw: bytes) -> _Outcome:
             text = raw.decode("utf-8", "replace")
             if policy.is_allowed(text):
                 return _ALLOWED
-            if number < 0:
+            if action == _MASK:
                 return policy.masked(text).encode("utf-8", "replace")
             checked = policy.checked(text, has_url=has_url, used=used, system=name)
             return _SAME if checked == text else checked.encode("utf-8", "replace")
@@ -226,3 +256,7 @@ class Systems:
                 codes = np.array([*found, 0], np.int32)[column.codes]
                 systems = np.where(codes > 0, codes, systems)
         return systems
+
+
+_NO_SYSTEMS: Final = 2
+_SYSTEM_SHIFT: Final = 16  # actions have 16 bits

@@ -27,15 +27,18 @@ class RedactionProcessor(Transform):
     def __init__(self, settings: Settings, config: RedactionConfig) -> None:
         (signal,) = settings.signals
         policy = Policy(config)
+        self._summary = Summary(config.summary)
         self._drops_unknown = config.drop_unknown_fields
         # In log records the kind of the database is often not named, so all sanitizers are tried, as in the Collector.
         self._attributes = AttributeRules(
-            policy, checks_all_types=config.redact_all_types, needs_system=signal is not Signal.LOGS
+            policy,
+            checks_all_types=config.redact_all_types,
+            needs_system=signal is not Signal.LOGS,
+            is_noted=self._summary.is_written,
         )
         self._bodies = BodyRules(policy) if signal is Signal.LOGS else None
         names = SpanNames(policy, config)
         self._names = names if signal is Signal.TRACES and names.is_needed else None
-        self._summary = Summary(config.summary)
         telemetry = settings.telemetry
         self._deleted = telemetry.counter("tailrace_redaction_deleted_attributes", "Attributes deleted by their keys")
         self._masked = telemetry.counter("tailrace_redaction_masked_values", "Values of attributes and bodies masked")
@@ -51,7 +54,7 @@ class RedactionProcessor(Transform):
                 if changes is not None:
                     found[table] = changes
         bodies = self._bodies.changes(batch) if self._bodies is not None else None
-        changed = change_attributes(batch, {table: (one.deleted, one.texts) for table, one in found.items()})
+        changed = change_attributes(batch, {table: (one.which, one.deleted, one.texts) for table, one in found.items()})
         names = self._names.changes(changed) if self._names is not None else None
         edit = changed.edit()
         for table, changes in found.items():

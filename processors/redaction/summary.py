@@ -24,12 +24,13 @@ class Summary:
 
     def __init__(self, level: str) -> None:
         """``level``: debug or info; anything else means that nothing is written."""
-        self._writes = level in {"debug", "info"}
+        self.is_written = level in {"debug", "info"}
+        """Whether anything is written."""
         self._names_keys = level == "debug"
 
     def add_attributes(self, edit: Edit[Any], batch: Batch, table: str, changes: AttributeChanges) -> None:
         """Describe what became of the attributes of a table."""
-        if not self._writes:
+        if not self.is_written:
             return
         row_count = batch.table(table).row_count
         owner, keys = changes.attributes.owner, changes.attributes.key
@@ -44,7 +45,7 @@ class Summary:
 
     def add_bodies(self, edit: Edit[Any], batch: Batch, table: str, changes: BodyChanges) -> None:
         """Describe what became of log bodies."""
-        if not self._writes:
+        if not self.is_written:
             return
         for name, (texts, counts) in zip(_NAMES, changes.summary, strict=True):
             if counts.any():

@@ -5,7 +5,8 @@ Everything here is called once per distinct key or value. Texts are never part o
 
 import hashlib
 import hmac
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from enum import IntEnum
 from typing import Any, Final
@@ -49,6 +50,7 @@ class Policy:
         self._is_blocked_key = _any_search(config.blocked_key_patterns)
         self._is_allowed_value = _any_search(config.allowed_values)
         self._is_blocked_value = _any_search(config.blocked_values)
+        self._suspicious = _Searches((*config.allowed_values, *config.blocked_values))
         self._blocked = [(search_pattern(pattern), compile_pattern(pattern)) for pattern in config.blocked_values]
         self._whole = compile_pattern(".*")
         self._mask_of = _hashing(config)
@@ -68,6 +70,10 @@ class Policy:
     def is_allowed(self, text: str) -> bool:
         """Whether the value may pass whatever it is."""
         return self._is_allowed_value(text)
+
+    def suspicious(self, texts: Sequence[bytes]) -> list[int]:
+        """The places of those texts in which a blocked or an allowed value may be; nothing happens to the others."""
+        return self._suspicious.found(texts)
 
     def masked(self, text: str) -> str:
         """The text with every line masked."""
@@ -108,15 +114,57 @@ class Policy:
         return self._mask_of(match.group(0) or "")
 
 
+class _Searches:
+    """Searches many texts at once, because the call of a search costs more than the search of a short text."""
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        self._patterns = _joined(patterns)
+        # Without anchors, what does not match within the joined texts does not match within any of them.
+        self._joins = not any(_may_depend_on_surroundings(pattern) for pattern in patterns)
+
+    def found(self, texts: Sequence[bytes]) -> list[int]:
+        """The places of the texts that one of the patterns matches."""
+        if not self._patterns:
+            return []
+        if not self._joins:
+            return [place for place, text in enumerate(texts) if self._matches(text)]
+        found: list[int] = []
+        for start in range(0, len(texts), _JOINED_TEXTS):
+            chunk = texts[start : start + _JOINED_TEXTS]
+            if len(chunk) > 1 and not self._matches(b"\n".join(chunk)):
+                continue
+            found += [start + place for place, text in enumerate(chunk) if self._matches(text)]
+        return found
+
+    def _matches(self, text: Any) -> bool:
+        return any(pattern.search(text) is not None for pattern in self._patterns)
+
+
+def _joined(patterns: Sequence[str]) -> list[Pattern]:
+    """One pattern that matches where any of them does, or all of them if they cannot be one."""
+    if len(patterns) > 1 and not any(r"\Q" in pattern for pattern in patterns):  # \Q may quote what follows as well
+        with suppress(ValueError):  # they may be too large together, or have groups of the same name
+            return [compile_pattern("|".join(f"(?:{pattern})" for pattern in patterns))]
+    return [compile_pattern(pattern) for pattern in patterns]
+
+
+def _may_depend_on_surroundings(pattern: str) -> bool:
+    """Whether a match may depend on what is before or after it: on the beginning or end of text, line or word."""
+    plain = _ESCAPED_OR_CLASS.sub(lambda found: "$" if found.group() in _ASSERTIONS else "", pattern)
+    return "^" in plain or "$" in plain
+
+
+_JOINED_TEXTS: Final = 32
+_ASSERTIONS: Final = frozenset({r"\A", r"\z", r"\Z", r"\b", r"\B", r"\Q", r"\E"})
+_ESCAPED_OR_CLASS: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|\[:\^?[a-z]+:\]|[^\]\\])*\]", re.DOTALL)
+
+
 def _any_search(patterns: Iterable[str]) -> Callable[[str], bool]:
     """Whether any of the patterns matches; they are joined to one, so that the usual text is searched once."""
     patterns = tuple(patterns)
     if not patterns:
         return lambda _text: False
-    searched: list[Pattern] = [search_pattern(pattern) for pattern in patterns]
-    if len(patterns) > 1 and not any(r"\Q" in pattern for pattern in patterns):  # \Q may quote what follows as well
-        with suppress(ValueError):  # they may be too large together, or have groups of the same name
-            searched = [compile_pattern("|".join(f"(?:{pattern})" for pattern in patterns))]
+    searched = [search_pattern(patterns[0])] if len(patterns) == 1 else _joined(patterns)
     return lambda text: any(pattern.search(text) is not None for pattern in searched)
 
 

@@ -47,12 +47,12 @@ STATEMENTS = [
     "BEGIN; COMMIT;", "SELECT N'x', E'\\n', b'1'",
 ]  # fmt: skip
 COMMANDS = [
-    "SET user:123 john", "GET user:123", "SET greeting \"hello world\" EX 60", "AUTH secret", "AUTH user secret", "HMSET h f1 v1 f2 v2 f3", "MSET a 1 b 2", "GEOADD k 1 2 m 3 4 n",
+    "SET user:123 john", "GET user:123", 'SET greeting "hello world" EX 60', "AUTH secret", "AUTH user secret", "HMSET h f1 v1 f2 v2 f3", "MSET a 1 b 2", "GEOADD k 1 2 m 3 4 n",
     "ZADD k NX CH 1 a 2 b", "ZADD k", "CONFIG SET requirepass x", "CONFIG GET y", "BITFIELD k SET u8 0 200 GET u8 1", "LPUSH k a b c", "LINSERT k BEFORE p v", "SADD k", "HSET h f v\nGET x\n  SET a b",
-    "set lower v", "UNKNOWN a b", "", "   ", "SETEX k 10 v", "GET k\n", "RESTORE k 0 \"a\\\"b\" REPLACE",
+    "set lower v", "UNKNOWN a b", "", "   ", "SETEX k 10 v", "GET k\n", 'RESTORE k 0 "a\\"b" REPLACE',
 ]  # fmt: skip
 QUERIES = [
-    '{"find": "users", "filter": {"age": 30}}', '{"a": [1, "x", {"b": null}], "c": {}, "d": []}', "[1, 2]", '"text"', "12", "not json", '{"a": "\\u0041\\"", "b": -1.5e3, "c": true}', "{}", " { \"k\" : \"v\" }",
+    '{"find": "users", "filter": {"age": 30}}', '{"a": [1, "x", {"b": null}], "c": {}, "d": []}', "[1, 2]", '"text"', "12", "not json", '{"a": "\\u0041\\"", "b": -1.5e3, "c": true}', "{}", ' { "k" : "v" }',
     '{"query":{"match":{"title":"test"}}}',
 ]  # fmt: skip
 CACHE = ["set mykey 0 60 5\r\nsecret\r\n", "get mykey", "  get a b  ", ""]
@@ -62,9 +62,13 @@ SYSTEMS = {
 DATABASES = ("sql", "redis", "valkey", "memcached", "mongo", "opensearch", "es")
 # The Collector ignores the attributes of these two.
 _EVERY_DATABASE = {
-    name: {"enabled": True, "attributes": [] if name in {"opensearch", "es"} else ["db.statement"]} for name in DATABASES
+    name: {"enabled": True, "attributes": [] if name in {"opensearch", "es"} else ["db.statement"]}
+    for name in DATABASES
 }
-_BLOCKED = {"allow_all_keys": True, "blocked_values": ["4[0-9]{12}(?:[0-9]{3})?", "(5[1-5][0-9]{14})", "[a-z]+@[a-z.]+"]}
+_BLOCKED = {
+    "allow_all_keys": True,
+    "blocked_values": ["4[0-9]{12}(?:[0-9]{3})?", "(5[1-5][0-9]{14})", "[a-z]+@[a-z.]+"],
+}
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "nothing": {"summary": "debug"},
@@ -128,7 +132,13 @@ def _mixed() -> Iterable[dict[str, Any]]:
             "text": text, "free": text, "safe_x": text, "my.token": text, "k1": index, "number": 4111111111111111 if index % 2 else 12.5,
             "flag": index % 3 == 0, "list": ["a", 12345], "map": {"x": text, "n": 77}, "bytes": b"\x01\x02", "none": None,
         }  # fmt: skip
-    yield {"redaction.masked.keys": "old,k1", "redaction.masked.count": 2, "text": "4111111111111111", "redaction.redacted.keys": "", "redaction.ignored.count": "x"}
+    yield {
+        "redaction.masked.keys": "old,k1",
+        "redaction.masked.count": 2,
+        "text": "4111111111111111",
+        "redaction.redacted.keys": "",
+        "redaction.ignored.count": "x",
+    }
     yield {}
 
 
@@ -136,13 +146,18 @@ def traces() -> ExportTraceServiceRequest:
     """Spans with every kind of attribute, events, and names of HTTP and database spans."""
     request = ExportTraceServiceRequest()
     group = request.resource_spans.add()
-    group.resource.attributes.extend(_attributes({"service.name": "shop", "text": "4111111111111111", "host.token": "t"}))
+    group.resource.attributes.extend(
+        _attributes({"service.name": "shop", "text": "4111111111111111", "host.token": "t"})
+    )
     scope = group.scope_spans.add()
     scope.scope.name = "lib"
     scope.scope.attributes.extend(_attributes({"text": "ada@example.com"}))
     for attributes in _mixed():
         span = scope.spans.add(name="GET /users/12", kind=2, attributes=_attributes(attributes))
-        span.events.add(name="exception", attributes=_attributes({"text": attributes.get("text", ""), "exception.message": "4111111111111111"}))
+        span.events.add(
+            name="exception",
+            attributes=_attributes({"text": attributes.get("text", ""), "exception.message": "4111111111111111"}),
+        )
         span.events.add(name="empty")
     names = request.resource_spans.add().scope_spans.add()
     for index, url in enumerate(URLS):
@@ -154,7 +169,11 @@ def traces() -> ExportTraceServiceRequest:
             known = {key: system.upper() if number % 2 else system}
             if system == "mysql":  # what the Collector does with these depends on what it did before
                 known = {key: "postgresql"}
-            names.spans.add(name=statement, kind=number % 5, attributes=_attributes({**known, "db.statement": statement, "other": statement}))
+            names.spans.add(
+                name=statement,
+                kind=number % 5,
+                attributes=_attributes({**known, "db.statement": statement, "other": statement}),
+            )
     return request
 
 
@@ -174,7 +193,11 @@ def logs() -> ExportLogsServiceRequest:
     for index, body in enumerate(bodies):
         record = scope.log_records.add(attributes=_attributes(attributes[index % len(attributes)]))
         record.body.CopyFrom(_value(body))
-    record = scope.log_records.add(attributes=_attributes({"redaction.body.masked.keys": "a", "redaction.body.masked.count": 3, "db.statement": "SELECT 1"}))
+    record = scope.log_records.add(
+        attributes=_attributes(
+            {"redaction.body.masked.keys": "a", "redaction.body.masked.count": 3, "db.statement": "SELECT 1"}
+        )
+    )
     record.body.string_value = "4111111111111111"
     for system, statements in SYSTEMS.items():
         for statement in statements:
@@ -196,7 +219,9 @@ def metrics() -> ExportMetricsServiceRequest:
             getattr(metric, name).data_points.add(time_unix_nano=1, attributes=_attributes(attributes))
     metric = scope.metrics.add(name="statements")
     for statement in STATEMENTS:
-        metric.gauge.data_points.add(as_int=1, attributes=_attributes({"db.system": "sqlite", "db.statement": statement, "http.url": "/a/12"}))
+        metric.gauge.data_points.add(
+            as_int=1, attributes=_attributes({"db.system": "sqlite", "db.statement": statement, "http.url": "/a/12"})
+        )
     scope.metrics.add(name="none")
     return request
 
@@ -225,7 +250,9 @@ def theirs(program: str) -> dict[str, list[Any]]:
     found = {}
     for (signal, name), line in zip(CASES, done.stdout.splitlines(), strict=True):
         answer = json.loads(line)
-        found[f"{signal}: {name}"] = rows(signal, base64.b64decode(answer["data"])) if "data" in answer else [str(answer)]
+        found[f"{signal}: {name}"] = (
+            rows(signal, base64.b64decode(answer["data"])) if "data" in answer else [str(answer)]
+        )
     return found
 
 
@@ -235,9 +262,17 @@ def rows(signal: str, wire: bytes) -> list[Any]:
 
 
 def _items(request: Any) -> Iterable[Message]:
-    for group in (*getattr(request, "resource_spans", ()), *getattr(request, "resource_logs", ()), *getattr(request, "resource_metrics", ())):
+    for group in (
+        *getattr(request, "resource_spans", ()),
+        *getattr(request, "resource_logs", ()),
+        *getattr(request, "resource_metrics", ()),
+    ):
         yield group.resource
-        for scope in (*getattr(group, "scope_spans", ()), *getattr(group, "scope_logs", ()), *getattr(group, "scope_metrics", ())):
+        for scope in (
+            *getattr(group, "scope_spans", ()),
+            *getattr(group, "scope_logs", ()),
+            *getattr(group, "scope_metrics", ()),
+        ):
             yield scope.scope
             for span in getattr(scope, "spans", ()):
                 yield span

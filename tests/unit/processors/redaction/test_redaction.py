@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from pydantic import ValidationError
 from redaction_reference import redacted
 
-from collector.model import Logs, Metrics, Signal, Traces
+from collector.model import Logs, Metrics, Traces
 from collector.testing import RecordingTelemetry, logs, make_settings, traces
 from processors.redaction import factory
 
