@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from collector.model.arrays import I32, Array, Mask
-    from collector.model.batch import Batch
     from collector.model.columns import StringColumn
+    from collector.model.tables import Tables
 
 __all__ = ["change_attributes"]
 
-B = TypeVar("B", bound="Batch")
+B = TypeVar("B", bound="Tables")
 
 _STRING: Final = field_tag(1, LENGTH_DELIMITED)  # AnyValue.string_value
 _VALUE: Final = field_tag(2, LENGTH_DELIMITED)  # KeyValue.value
@@ -52,15 +52,15 @@ def change_attributes(batch: B, changes: Mapping[str, tuple[I32, Mask, StringCol
     for table, (which, deleted, texts) in changes.items():
         if not len(which) == len(deleted) == len(texts):
             raise ValueError(f"expected columns of {len(which)} attributes, got {len(deleted)} and {len(texts)}")
-        rows = batch.attributes(table).rows[which]
+        rows = batch.attributes(table).take(which).rows
         replaced = np.flatnonzero((texts.codes >= 0) & ~deleted)
-        removed = rows[deleted]
+        removed = rows.take(np.flatnonzero(deleted))
         if not len(replaced) and not len(removed):
             continue
         touched.append(table)
         _delete(patches, table, removed)
         if len(replaced):
-            _replace(patches, rows[replaced], texts.take(replaced))
+            _replace(patches, rows.take(replaced), texts.take(replaced))
         owners = np.zeros(batch.table(table).row_count, np.bool_)
         owners[removed["owner"]] = True
         owners[rows["owner"][replaced]] = True

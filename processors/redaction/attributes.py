@@ -102,7 +102,7 @@ class AttributeRules:
         which = self._passed.to_check(attributes.rows, attributes.source, encoded, self._checks_all_kinds)
         if not len(which):
             return None
-        part = AttributeTable(attributes.rows[which], attributes.source, attributes.keys)
+        part = attributes.take(which)
         actions = np.frombuffer(encoded, np.uint16)[part.rows["key_code"]]
         return self._examined(batch, table, part, which, actions)
 
@@ -141,7 +141,7 @@ class AttributeRules:
                     passed = rows & (new_codes < 0)
                     if self._is_noted:
                         passed &= ~allowed
-                    self._passed.add(part.rows[passed], part.source)
+                    self._passed.add(part.rows.take(np.flatnonzero(passed)), part.source)
         masked = new_codes >= 0
         if not (deleted.any() or masked.any() or (self._is_noted and (ignored.any() or allowed.any()))):
             return None

@@ -87,7 +87,8 @@ class BodyRules:
     ) -> None:
         get, values = self._texts.get, texts.distinct_bytes
         found = np.zeros(len(values) + 1, np.int32)
-        for code, raw in enumerate(values):
+        for code in range(len(values)) if self._policy.checks_all_bodies else self._policy.suspicious(values):
+            raw = values[code]
             new = get(raw, _NEW)
             if new is _NEW:
                 new = self._text(raw)

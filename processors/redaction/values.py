@@ -52,7 +52,6 @@ class Policy:
         self._is_blocked_value = _any_search(config.blocked_values)
         self._suspicious = _Searches((*config.allowed_values, *config.blocked_values))
         self._blocked = [(search_pattern(pattern), compile_pattern(pattern)) for pattern in config.blocked_values]
-        self._whole = compile_pattern(".*")
         self._mask_of = _hashing(config)
         self._url_attributes = frozenset(config.url_sanitizer.attributes if config.url_sanitizer.enabled else ())
         self._sanitizes_urls = config.url_sanitizer.enabled
@@ -77,7 +76,7 @@ class Policy:
 
     def masked(self, text: str) -> str:
         """The text with every line masked."""
-        return replace_matches(self._whole, text, self._mask_of_match)
+        return "\n".join([self._mask_of(line) for line in text.split("\n")])
 
     def without_blocked(self, text: str) -> str:
         """The text with all matches of blocked values masked."""
@@ -105,6 +104,11 @@ class Policy:
         for sanitizer in self.sanitizers:
             text = sanitizer.text(text, "")
         return text
+
+    @property
+    def checks_all_bodies(self) -> bool:
+        """Whether something may happen to values within log bodies that are not suspicious."""
+        return self._sanitizes_urls or bool(self.sanitizers)
 
     def has_url(self, key: str) -> bool:
         """Whether attributes with this key hold URLs."""
