@@ -14,7 +14,7 @@ import numpy as np
 
 from collector.model import KIND_STRING, AttributeTable, Batch, StringColumn
 from collector.model.arrays import I32, Array, Mask
-from collector.text.cache import TextCache
+from collector.text.cache import TextCache, cached_by_text
 from processors.redaction._passed import PassedValues
 from processors.redaction.databases import Sanitizer
 from processors.redaction.values import Fate, Policy
@@ -32,7 +32,6 @@ _IGNORE: Final = 3  # like _SKIP, and the summary says so
 _MASK: Final = 4
 _FIRST_PROFILE: Final = 5
 
-_UNKNOWN: Final = -1
 _SAME: Final = 0
 _ALLOWED: Final = 1
 
@@ -85,7 +84,7 @@ class AttributeRules:
         self._profiles: list[_Profile] = []
         self._actions = TextCache[bytes](max_bytes=_KEY_BYTES, max_entry_bytes=_KEY_BYTES // 8)
         self._passed = PassedValues(_PASSED_MAX_COUNT)
-        self._caches: dict[tuple[int, int], TextCache[_Outcome]] = {}
+        self._known: dict[int, Callable[[bytes], _Outcome]] = {}
         # A value that is not text counts as "", which patterns such as .* match.
         self._checks_all_kinds = checks_all_types or policy.without_blocked("") != "" or policy.is_allowed("")
 
@@ -128,7 +127,7 @@ class AttributeRules:
         checked = ~(deleted | ignored)
         allowed = np.zeros(len(which), np.bool_)
         new_codes = np.full(len(which), -1, np.int32)
-        new: list[bytes] = []
+        new: dict[bytes, int] = {}
         if checked.any():
             texts = self._texts(part, checked)
             groups = self._groups(batch, table, part, actions)
@@ -145,7 +144,9 @@ class AttributeRules:
         masked = new_codes >= 0
         if not (deleted.any() or masked.any() or (self._is_noted and (ignored.any() or allowed.any()))):
             return None
-        return AttributeChanges(part, which, deleted, masked, allowed, ignored, StringColumn.from_codes(new_codes, new))
+        return AttributeChanges(
+            part, which, deleted, masked, allowed, ignored, StringColumn.from_codes(new_codes, list(new))
+        )
 
     def _texts(self, part: AttributeTable, checked: Mask) -> StringColumn:
         """The text of each attribute that has to be checked, absent for all others."""
@@ -171,7 +172,7 @@ class AttributeRules:
             groups += np.where(is_special, systems << _SYSTEM_SHIFT, np.int32(0))
         return groups
 
-    def _outcomes(self, texts: StringColumn, rows: Mask, group: int, new: list[bytes]) -> tuple[Array, Mask]:
+    def _outcomes(self, texts: StringColumn, rows: Mask, group: int, new: dict[bytes, int]) -> tuple[Array, Mask]:
         """(The place in ``new`` of each row's new value, or -1; whether the value is an allowed one) for ``rows``."""
         values = texts.distinct_bytes
         codes = texts.codes[rows]
@@ -181,32 +182,28 @@ class AttributeRules:
         if group == _CHECK:
             used = [used[place] for place in self._policy.suspicious([values[code] for code in used])]
         if used:
-            known = self._cache(group)
-            act = self._act(group)
+            outcome_of = self._outcome_of(group)
             for code in used:
-                value = values[code]
-                outcome = known.get(value, _UNKNOWN)
-                if outcome == _UNKNOWN:
-                    outcome = act(value)
-                    known.put(value, outcome)
+                outcome = outcome_of(values[code])
                 if isinstance(outcome, bytes):
-                    places[code] = len(new)
-                    new.append(outcome)
+                    places[code] = new.setdefault(outcome, len(new))
                 else:
                     allowed[code] = outcome == _ALLOWED
         return places[codes], allowed[codes]
 
-    def _cache(self, group: int) -> TextCache[_Outcome]:
-        key = divmod(group, 1 << _SYSTEM_SHIFT)
-        cache = self._caches.get(key)
-        if cache is None:  # at most as many as there are configured keys and systems
-            cache = self._caches[key] = TextCache(max_bytes=_VALUE_BYTES)
-        return cache
+    def _outcome_of(self, group: int) -> Callable[[bytes], _Outcome]:
+        """What decides the outcome of a value: from a cache, unless that costs more."""
+        known = self._known.get(group)
+        if known is None:  # at most as many as there are configured keys and systems
+            act = self._act(group)
+            is_cheap = group & _ACTION_BITS == _MASK and self._policy.masks_cheaply
+            known = self._known[group] = act if is_cheap else cached_by_text(act, max_bytes=_VALUE_BYTES)
+        return known
 
     def _act(self, group: int) -> Callable[[bytes], _Outcome]:
         """What decides the outcome of a value."""
         policy = self._policy
-        system, action = divmod(group, 1 << _SYSTEM_SHIFT)
+        system, action = group >> _SYSTEM_SHIFT, group & _ACTION_BITS
         has_url, places = self._profiles[action - _FIRST_PROFILE] if action >= _FIRST_PROFILE else (False, ())
         used = self._used(places, system)
         name = self._systems.name(system)
@@ -259,4 +256,5 @@ class Systems:
 
 
 _NO_SYSTEMS: Final = 2
-_SYSTEM_SHIFT: Final = 16  # actions have 16 bits
+_SYSTEM_SHIFT: Final = 16
+_ACTION_BITS: Final = (1 << _SYSTEM_SHIFT) - 1

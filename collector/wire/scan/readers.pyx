@@ -45,7 +45,6 @@ cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t 
     """
     cdef uint32_t number = tag >> 3
     cdef Ptr after
-    cdef Range* field
     if number < 32:
         if (known >> number) & 1:
             return fail(s, start, "a known field has a wrong wire type", tag)
@@ -62,9 +61,19 @@ cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t 
         if (tag & 7) > 5:
             return fail(s, start, "invalid wire type", tag)
         return fail(s, start, "an unknown field is truncated or reaches beyond the enclosing message", tag)
-    if s.lists_unknown:
-        field = <Range*>push(s, &s.drops, start)
-        if field == NULL:
-            return NULL
-        field.start, field.end = <int32_t>(start - s.base), <int32_t>(after - s.base)
+    if s.lists_unknown and not list_unknown(s, start, after):
+        return NULL
     return after
+
+
+cdef bint list_unknown(Scan* s, Ptr start, Ptr end) noexcept nogil:
+    """Adds a field to the drops; False after an error. Some values are read twice, and listed the first time."""
+    cdef int32_t at = <int32_t>(start - s.base)
+    cdef Range* field
+    if s.drops.count and (<Range*>s.drops.rows)[s.drops.count - 1].start >= at:
+        return True
+    field = <Range*>push(s, &s.drops, start)
+    if field == NULL:
+        return False
+    field.start, field.end = at, <int32_t>(end - s.base)
+    return True
