@@ -129,17 +129,22 @@ class _Searches:
         self._joins = not any(_may_depend_on_surroundings(pattern) for pattern in patterns)
 
     def found(self, texts: Sequence[bytes]) -> list[int]:
-        """The places of the texts that one of the patterns matches."""
+        """The places of the texts that one of the patterns matches, in any order."""
         if not self._patterns:
             return []
         if not self._joins:
             return [place for place, text in enumerate(texts) if self._matches(text)]
         found: list[int] = []
-        for start in range(0, len(texts), _JOINED_TEXTS):
-            chunk = texts[start : start + _JOINED_TEXTS]
-            if len(chunk) > 1 and not self._matches(b"\n".join(chunk)):
+        parts = [(0, len(texts))]
+        while parts:
+            start, end = parts.pop()
+            if end - start > 1 and not self._matches(b"\n".join(texts[start:end])):
                 continue
-            found += [start + place for place, text in enumerate(chunk) if self._matches(text)]
+            if end - start <= _FEW:
+                found += [place for place in range(start, end) if self._matches(texts[place])]
+            else:
+                step = -(-(end - start) // _PARTS)
+                parts += [(at, min(at + step, end)) for at in range(start, end, step)]
         return found
 
     def _matches(self, text: Any) -> bool:
@@ -160,7 +165,8 @@ def _may_depend_on_surroundings(pattern: str) -> bool:
     return "^" in plain or "$" in plain
 
 
-_JOINED_TEXTS: Final = 32
+_FEW: Final = 8  # are searched one by one; more are divided
+_PARTS: Final = 4
 _ASSERTIONS: Final = frozenset({r"\A", r"\z", r"\Z", r"\b", r"\B", r"\Q", r"\E"})
 _ESCAPED_OR_CLASS: Final = re.compile(r"\\.|\[\^?\]?(?:\\.|\[:\^?[a-z]+:\]|[^\]\\])*\]", re.DOTALL)
 
