@@ -60,7 +60,7 @@ class RedactionConfig(ComponentConfig):
     """Configuration of ``redaction``: deletes attributes that are not allowed and masks values that are blocked."""
 
     allow_all_keys: bool = False
-    """Whether attributes may have any key. ``allowed_keys`` has then no effect."""
+    """Whether attributes may have any key, not only one of ``allowed_keys``."""
     allowed_keys: tuple[str, ...] = ()
     """Keys of the attributes that stay; all others are deleted. Empty: all attributes are deleted."""
     ignored_keys: tuple[str, ...] = ()

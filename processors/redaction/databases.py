@@ -34,7 +34,15 @@ class Sanitizer:
 
 def sanitizers(config: DatabasesConfig) -> tuple[Sanitizer, ...]:
     """The sanitizers that are enabled, in the order in which they are applied."""
-    configs: Mapping[str, DatabaseConfig] = {name: getattr(config, name) for name in _SYSTEMS}
+    configs: Mapping[str, DatabaseConfig] = {
+        "sql": config.sql,
+        "redis": config.redis,
+        "valkey": config.valkey,
+        "memcached": config.memcached,
+        "mongo": config.mongo,
+        "opensearch": config.opensearch,
+        "es": config.es,
+    }
     return tuple(
         Sanitizer(name, _SYSTEMS[name], frozenset(one.attributes), _STATEMENTS[name], _TEXTS[name])
         for name, one in configs.items()
