@@ -48,7 +48,7 @@ ack asapclient avrologencoding awscloudwatchmetricstreamsencoding awslogsencodin
 cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver
 googleclientauth googlecloudlogentryencoding healthcheck healthcheckv2 hostobserver httpforwarder
 jaegerencoding jaegerremotesampling jsonlogencoding k8sleaderelector k8sobserver kafkatopicsobserver memoryballast
-memorylimiter oauth2client oidc opamp otlpencoding pebbletailstorage redisstorage remotetap sigv4auth
+memorylimiter oauth2client opamp otlpencoding pebbletailstorage redisstorage remotetap sigv4auth
 skywalkingencoding solarwindsapmsettings sumologic textencoding zipkinencoding
 """
 _HARMLESS_PROCESSORS = """
