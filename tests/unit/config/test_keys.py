@@ -26,8 +26,6 @@ WITHOUT_EFFECT = frozenset(
         "CompactionConfig.rebound_trigger_threshold_mib",
         "CompositeConfig.policy_order",
         "DebugConfig.sending_queue",
-        "EC2Config.max_attempts",
-        "EC2Config.max_backoff",
         "FileConfig.flush_interval",
         "FileStorageConfig.compaction",
         "FileStorageConfig.recreate",
