@@ -22,6 +22,7 @@ _WORD: Final = re.compile(r"(?:[A-Za-z_. -](?:[\x00-\x7f][A-Za-z_. -]*)?)?")
 _PLACES: Final = {letter: place for place, letter in enumerate(LETTERS)}
 _PRIOR: Final = 10  # each pair counts as often more, so that no text is impossible
 _THRESHOLD: Final = 0.015099318064947853
+_WORD_MAX_CHARS: Final = 1024
 _LOG_PROBABILITIES: Final = [
     [math.log((count + _PRIOR) / (sum(row) + _PRIOR * len(row))) for count in row] for row in COUNTS
 ]
@@ -48,7 +49,9 @@ def sanitize_url(url: str) -> str:
 def _is_word(segment: str, *, spell: bool) -> bool:
     if not segment:
         return True
-    return _WORD.fullmatch(segment) is not None and not (spell and _is_gibberish(segment))
+    if len(segment) > _WORD_MAX_CHARS or _WORD.fullmatch(segment) is None:
+        return False
+    return not (spell and _is_gibberish(segment))
 
 
 def _is_gibberish(word: str) -> bool:
