@@ -181,6 +181,10 @@ class AttributeRules:
         allowed = np.zeros(len(values), np.bool_)
         if group == _CHECK:
             used = [used[place] for place in self._policy.suspicious([values[code] for code in used])]
+        elif group & _ACTION_BITS == _MASK and self._policy.constant_mask is not None:
+            mask = self._policy.constant_mask  # of each line
+            places[used] = new.setdefault(mask, len(new))
+            used = [code for code in used if b"\n" in values[code]]
         if used:
             outcome_of = self._outcome_of(group)
             for code in used:
@@ -192,12 +196,10 @@ class AttributeRules:
         return places[codes], allowed[codes]
 
     def _outcome_of(self, group: int) -> Callable[[bytes], _Outcome]:
-        """What decides the outcome of a value: from a cache, unless that costs more."""
+        """What decides the outcome of a value, with a cache."""
         known = self._known.get(group)
         if known is None:  # at most as many as there are configured keys and systems
-            act = self._act(group)
-            is_cheap = group & _ACTION_BITS == _MASK and self._policy.masks_cheaply
-            known = self._known[group] = act if is_cheap else cached_by_text(act, max_bytes=_VALUE_BYTES)
+            known = self._known[group] = cached_by_text(self._act(group), max_bytes=_VALUE_BYTES)
         return known
 
     def _act(self, group: int) -> Callable[[bytes], _Outcome]:

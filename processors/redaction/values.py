@@ -53,8 +53,8 @@ class Policy:
         self._suspicious = _Searches((*config.allowed_values, *config.blocked_values))
         self._blocked = [(search_pattern(pattern), compile_pattern(pattern)) for pattern in config.blocked_values]
         self._mask_of = _hashing(config)
-        self.masks_cheaply = not config.hash_function and not config.allowed_values
-        """Whether masking a whole value costs less than looking it up."""
+        self.constant_mask = None if config.hash_function or config.allowed_values else _MASK.encode()
+        """What replaces any line of a value that is masked as a whole; None if that depends on the value."""
         self._url_attributes = frozenset(config.url_sanitizer.attributes if config.url_sanitizer.enabled else ())
         self._sanitizes_urls = config.url_sanitizer.enabled
         self.sanitizers = sanitizers(config.db_sanitizer)
