@@ -178,7 +178,9 @@ def _rate_limited_log():
 def _redaction():
     sut = make(
         redaction,
-        redaction.config_type.model_validate({"allow_all_keys": True, "blocked_values": ["secret"], "summary": "debug"}),
+        redaction.config_type.model_validate(
+            {"allow_all_keys": True, "blocked_values": ["secret"], "summary": "debug"}
+        ),
         signals={Signal.LOGS},
     )
     return lambda text: sut.transform(records(f"{text} secret", LABEL_NAMES))

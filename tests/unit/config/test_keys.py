@@ -72,7 +72,7 @@ WITHOUT_EFFECT = frozenset(
     ]
 )
 """Keys that are accepted for the Collector's files although they have no effect, as their documentation says."""
-HAVE_ONE_VALUE = frozenset({"PrometheusReader.translation_strategy", "ZipkinConfig.format"})
+HAVE_ONE_VALUE = frozenset({"PrometheusReader.translation_strategy"})
 """Keys that are only accepted with the value that says how it is anyway."""
 PASSED_ON = frozenset({"RemoteWriteQueueConfig.max_bytes"})
 """Keys that are only read as a part of their block, which becomes another block."""
