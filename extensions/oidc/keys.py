@@ -102,7 +102,7 @@ class KeyServer:
             keys = await self._fetched()
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             self._log.warning(
-                "the keys of an issuer could not be fetched; the previous ones are used",
+                "the keys of an issuer could not be fetched; those fetched before are used",
                 issuer=self._issuer,
                 error=str(error) or type(error).__name__,
             )

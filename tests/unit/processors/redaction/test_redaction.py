@@ -16,6 +16,7 @@ from redaction_reference import redacted
 from collector.model import Logs, Metrics, Traces
 from collector.testing import RecordingTelemetry, logs, make_settings, traces
 from processors.redaction import factory
+from processors.redaction.values import Policy
 
 CARD = "4111111111111111"
 
@@ -194,6 +195,41 @@ def test_agrees_with_a_slow_reference(attributes, bodies, options):
     out = run(Logs.from_wire(request.SerializeToString()), **options)
     Logs.from_wire(out.wire)
     assert plain(out) == plain(Logs.from_wire(redacted(request, options, re2).SerializeToString()))
+
+
+_PATTERNS = st.sampled_from(
+    [
+        "a",
+        "^b",
+        "c$",
+        "[^a]b",
+        r"\\^",
+        r"\bab",
+        "[$^]",
+        r"[\]^]",
+        "x|^y",
+        r"\Aa",
+        r"b\z",
+        "(?m)^c",
+        "a.c",
+        "(?s)a.c",
+        r"\Qa^\E",
+        "[[:^alpha:]]b",
+        "",
+    ]
+)
+
+
+@given(
+    st.lists(_PATTERNS, min_size=1, max_size=3),
+    st.lists(st.text(alphabet="abcxy^$\n]ü ", max_size=6), max_size=40, unique=True),
+)
+def test_many_texts_are_searched_as_if_one_by_one(patterns, texts):
+    """Texts that are searched together are not taken for one text: no match is missed."""
+    policy = Policy(factory.config_type.model_validate({"allow_all_keys": True, "blocked_values": patterns}))
+    found = policy.suspicious([text.encode() for text in texts])
+    expected = [place for place, text in enumerate(texts) if any(re2.search(pattern, text) for pattern in patterns)]
+    assert sorted(found) == expected
 
 
 def test_generated_data_of_all_signals_stays_valid():
