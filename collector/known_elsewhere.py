@@ -9,7 +9,7 @@ each component's metadata.yaml; components that came or went around that version
 
 from collector.api import ComponentKind
 
-__all__ = ["is_known_elsewhere"]
+__all__ = ["is_known_elsewhere", "is_safe_to_skip"]
 
 _RECEIVERS = """
 activedirectoryds aerospike apache apachespark awscloudwatch awscontainerinsightreceiver awsecscontainermetrics
@@ -28,7 +28,7 @@ _PROCESSORS = """
 attributes batch cardinalityguardian coralogix datadogsemantics deltatorate
 dnslookup drain experimentalmetricsmetadata filter genainormalizer geoip groupbytrace interval
 isolationforest k8sattributes logdedup logstransform lookup memorylimiter metricsgeneration metricstarttime
-metricstransform probabilisticsampler queuebatch redaction remotetap resource routing schema
+metricstransform probabilisticsampler queuebatch remotetap resource routing schema
 servicegraph spanmetrics spanpruning sumologic tailsampling transform unroll
 """
 _EXPORTERS = """
@@ -48,9 +48,16 @@ ack asapclient avrologencoding awscloudwatchmetricstreamsencoding awslogsencodin
 cgroupruntime datadog dbstorage dockerobserver ecsobserver ecstaskobserver
 googleclientauth googlecloudlogentryencoding healthcheck healthcheckv2 hostobserver httpforwarder
 jaegerencoding jaegerremotesampling jsonlogencoding k8sleaderelector k8sobserver kafkatopicsobserver memoryballast
-memorylimiter oauth2client oidc opamp otlpencoding pebbletailstorage redisstorage remotetap sigv4auth
+memorylimiter oauth2client opamp otlpencoding pebbletailstorage redisstorage remotetap sigv4auth
 skywalkingencoding solarwindsapmsettings sumologic textencoding zipkinencoding
 """
+_HARMLESS_PROCESSORS = """
+batch cardinalityguardian datadogsemantics deltatorate dnslookup geoip groupbytrace interval isolationforest
+k8sattributes logdedup memorylimiter metricsgeneration metricstarttime probabilisticsampler queuebatch remotetap
+servicegraph spanmetrics tailsampling
+"""
+"""Processors that only add to data, collect or sample it: without them nothing leaves that should not."""
+_SAFE_TO_SKIP = frozenset(_HARMLESS_PROCESSORS.split())
 _TYPES = {
     ComponentKind.RECEIVER: frozenset(_RECEIVERS.split()),
     ComponentKind.PROCESSOR: frozenset(_PROCESSORS.split()),
@@ -63,3 +70,8 @@ _TYPES = {
 def is_known_elsewhere(kind: ComponentKind, component_type: str) -> bool:
     """Whether the Collector has (or had) a component of that type, in any spelling."""
     return component_type.replace("_", "").lower() in _TYPES[kind]
+
+
+def is_safe_to_skip(component_type: str) -> bool:
+    """Whether the processor of that type certainly does not keep data from leaving, as redaction and filters do."""
+    return component_type.replace("_", "").lower() in _SAFE_TO_SKIP

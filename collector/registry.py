@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from collector.api import ComponentKind, Factory
-from collector.known_elsewhere import is_known_elsewhere
+from collector.known_elsewhere import is_known_elsewhere, is_safe_to_skip
 
 __all__ = ["TOP_LEVEL_NAMES", "ComponentDescription", "Registry", "check_top_level_names"]
 
@@ -116,6 +116,10 @@ class Registry:
     def known_elsewhere(self, kind: ComponentKind, component_type: str) -> bool:
         """Whether the OpenTelemetry Collector has a component of that type."""
         return is_known_elsewhere(kind, component_type)
+
+    def safe_to_skip(self, component_type: str) -> bool:
+        """Whether the missing processor of that type certainly does not keep data from leaving."""
+        return is_safe_to_skip(component_type)
 
     def describe(self) -> list[ComponentDescription]:
         """All types, by section and name; loads every one of them."""

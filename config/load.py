@@ -59,6 +59,10 @@ class FactoryLookup(Protocol):
         """Whether the Collector has a component of that type that is not available here."""
         ...
 
+    def safe_to_skip(self, component_type: str) -> bool:
+        """Whether the missing processor of that type certainly does not keep data from leaving."""
+        ...
+
 
 class Outcome(StrEnum):
     """What became of one configured component."""
@@ -108,18 +112,22 @@ def load(
     registry: FactoryLookup,
     *,
     skip_missing: bool = False,
+    allow_unprotected: bool = False,
     environ: Mapping[str, str] | None = None,
     read: ReadFile = read_file,
 ) -> Config:
     """The checked configuration of ``sources`` (paths, ``file:``, ``env:``, ``yaml:``) with ``sets`` (``a.b=value``).
 
-    ``skip_missing`` leaves out the components that do not exist here; ``Config.left_out`` has them.
+    ``skip_missing`` leaves out the components that do not exist here; ``Config.left_out`` has them. Pipelines that lack
+    a processor which may remove or mask data do not run, unless ``allow_unprotected``.
 
     Raises:
         ConfigErrors: every finding, in the order of files and lines.
     """
-    found = examine(sources, sets, registry, environ=environ, read=read)
-    if skip_missing and found.without_missing is not None and found.without_missing.remainder.running:
+    found = examine(sources, sets, registry, allow_unprotected=allow_unprotected, environ=environ, read=read)
+    if skip_missing and found.without_missing is not None:
+        if not found.without_missing.remainder.running:
+            raise ConfigErrors((*found.errors, *found.without_missing.remainder.changed), found.warnings)
         found = found.without_missing.examination
     if found.config is None:
         raise ConfigErrors(found.errors, found.warnings)
@@ -131,6 +139,7 @@ def examine(
     sets: Sequence[str],
     registry: FactoryLookup,
     *,
+    allow_unprotected: bool = False,
     environ: Mapping[str, str] | None = None,
     read: ReadFile = read_file,
 ) -> Examination:
@@ -141,7 +150,14 @@ def examine(
         return Examination(None, exc.errors, exc.warnings, ())
     loader = _Loader(document, registry, tuple(sources))
     found = loader.examination()
-    left = remainder(loader.service, loader.factories, loader.configured, loader.missing, document)
+    left = remainder(
+        loader.service,
+        loader.factories,
+        loader.configured,
+        loader.missing,
+        document,
+        may_skip=lambda component_type: allow_unprotected or registry.safe_to_skip(component_type),
+    )
     if left is None:
         return found
     reduced = _Loader(left.document, registry, tuple(sources), left).examination()

@@ -2,7 +2,8 @@
 
 Left out are the missing components themselves, and every component that refers to a missing extension: it would run
 with less than the file asks for, for example without authentication. A pipeline runs without them as long as a receiver
-and an exporter remain. What only served pipelines that do not run is left out without mention, and a connector stays in
+and an exporter remain, and no missing processor may have had to remove or mask data: of a type that nobody knows, that
+has to be assumed. What only served pipelines that do not run is left out without mention, and a connector stays in
 a pipeline only if it still connects it to another one.
 
 Not here: what counts as missing (``config.load``). The remaining document is checked like any other.
@@ -48,15 +49,18 @@ def remainder(
     configured: Mapping[ComponentKind, Mapping[ComponentId, ConfiguredComponent]],
     missing: Mapping[Key, ConfigError],
     document: Document,
+    *,
+    may_skip: Callable[[str], bool],
 ) -> Remainder | None:
     """What remains of ``document`` without ``missing``; None if everything exists.
 
-    ``missing`` has the finding about each component whose type does not exist.
+    ``missing`` has the finding about each component whose type does not exist. ``may_skip`` says of the type of a
+    processor whether data may pass without it.
     """
     unsupported = _unsupported_pipelines(document)
     if not missing and not unsupported:
         return None
-    return _Reduction(service, factories, configured, missing, document, unsupported).remainder()
+    return _Reduction(service, factories, configured, missing, document, unsupported, may_skip).remainder()
 
 
 class _Reduction:
@@ -68,11 +72,13 @@ class _Reduction:
         missing: Mapping[Key, ConfigError],
         document: Document,
         unsupported: Mapping[str, ConfigError],
+        may_skip: Callable[[str], bool],
     ) -> None:
         self._service = service
         self._factories = factories
         self._configured = configured
         self._document = document
+        self._may_skip = may_skip
         self._left_out = dict(missing)
         self._stopped = dict(unsupported)
         """The findings about pipelines that do not run, by id."""
@@ -81,6 +87,7 @@ class _Reduction:
 
     def remainder(self) -> Remainder:
         self._leave_out_dependents()
+        self._stop_unprotected()
         while self._remove_left_out() | self._remove_unconnected() | self._stop_incomplete():
             pass
         changed = [*self._stopped.values(), *filter(None, map(self._without, self._running))]
@@ -114,6 +121,22 @@ class _Reduction:
             if not dependents:
                 return
             self._left_out |= dependents
+
+    def _stop_unprotected(self) -> None:
+        """Stop the pipelines from which a processor is missing that may have had to remove or mask data."""
+        for name, pipeline in list(self._running.items()):
+            lost = [
+                each
+                for each in pipeline.processors
+                if (ComponentKind.PROCESSOR, each) in self._left_out and not self._may_skip(each.type)
+            ]
+            if lost:
+                message = (
+                    f"the pipeline does not run because without processors [{', '.join(map(str, lost))}] data may "
+                    "leave that should not; --allow-unprotected starts it all the same"
+                )
+                self._stopped[name] = ConfigError(pipeline.position, ("service", "pipelines", name), message)
+                del self._running[name]
 
     def _remove_left_out(self) -> bool:
         """Take components that are left out from the pipelines; True if there were any."""

@@ -53,11 +53,18 @@ def fail(message: str) -> NoReturn:
 
 
 def load_or_fail(
-    sources: Iterable[str], sets: Iterable[str], registry: Registry, *, skip_missing: bool = False
+    sources: Iterable[str],
+    sets: Iterable[str],
+    registry: Registry,
+    *,
+    skip_missing: bool = False,
+    allow_unprotected: bool = False,
 ) -> Config:
     """The checked configuration. If there are errors, shows them and ends with exit code 1."""
     try:
-        return load(tuple(sources), tuple(sets), registry, skip_missing=skip_missing)
+        return load(
+            tuple(sources), tuple(sets), registry, skip_missing=skip_missing, allow_unprotected=allow_unprotected
+        )
     except ConfigErrors as exc:
         show_warnings(exc.warnings)  # first, because a variable that is not set often explains the errors
         show_errors(exc.errors)

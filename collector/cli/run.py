@@ -96,19 +96,28 @@ def _log_left_out(config: Config) -> None:
 @click.option(
     "--skip-missing",
     is_flag=True,
-    help="Leave out components that do not exist here and start the pipelines that can run without them. The data of "
-    "a pipeline passes unchanged where a processor is left out. Everything left out is logged as an error.",
+    help="Leave out components that do not exist here and start the pipelines that can run without them. Everything "
+    "left out is logged as an error.",
 )
-def command(sources: tuple[str, ...], sets: tuple[str, ...], skip_missing: bool) -> None:
+@click.option(
+    "--allow-unprotected",
+    is_flag=True,
+    help="With --skip-missing: also start pipelines without processors that may remove or mask data. Their data passes "
+    "unchanged.",
+)
+def command(sources: tuple[str, ...], sets: tuple[str, ...], skip_missing: bool, allow_unprotected: bool) -> None:
     """Run the service until SIGTERM or Ctrl-C; reload its configuration on SIGHUP."""
     problems = check_top_level_names()
     if problems:
         fail("; ".join(problems))
+    if allow_unprotected and not skip_missing:
+        fail("--allow-unprotected has no meaning without --skip-missing")
     registry = Registry()
 
     def load_again() -> Config:
-        config = load(sources, sets, registry, skip_missing=skip_missing)
+        config = load(sources, sets, registry, skip_missing=skip_missing, allow_unprotected=allow_unprotected)
         _log_left_out(config)
         return config
 
-    raise SystemExit(run(load_or_fail(sources, sets, registry, skip_missing=skip_missing), load_again))
+    config = load_or_fail(sources, sets, registry, skip_missing=skip_missing, allow_unprotected=allow_unprotected)
+    raise SystemExit(run(config, load_again))

@@ -286,6 +286,15 @@ class AttributeTable(_AttributeRows):
         """The key of each attribute; ``distinct`` has the keys in the order of their codes."""
         return StringColumn.from_codes(self.rows["key_code"], self.keys)
 
+    def take(self, which: I32) -> AttributeTable:
+        """The attributes at these places.
+
+        >>> traces.attributes().take(np.array([1], np.int32)).key.to_list()
+        ['db.system']
+        """
+        # Many times as fast as an index for records of this size.
+        return AttributeTable(self.rows.take(which), self.source, self.keys)
+
     def code_of(self, key: str) -> builtins.int:
         """The code of a key; -1 if no row has it."""
         try:

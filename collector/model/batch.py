@@ -144,6 +144,17 @@ class Batch(Tables):
         moved.request_count = self.request_count
         return moved
 
+    def without_unknown_fields(self) -> Self:
+        """The batch without the wire fields that OTLP does not define; the same object if it has none.
+
+        Such fields pass every other operation, so that data of newer senders survives.
+
+        >>> traces.without_unknown_fields() is traces
+        True
+        """
+        wire = scan.without_unknown_fields(self.signal.value, self.wire) if self.wire else self.wire
+        return self if wire is self.wire else self.with_wire(wire)
+
     def select(self, mask: Mask, table: str = ITEM) -> Self:
         """Keeps the rows of ``table`` where ``mask`` (bool[n]) is True; parents left without items are removed.
 

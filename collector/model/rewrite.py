@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
 
-__all__ = ["apply_changes", "remove_children"]
+__all__ = ["apply_changes", "rebuilt", "remove_children"]
 
 B = TypeVar("B", bound=Tables)
 
@@ -63,7 +63,7 @@ def apply_changes(batch: B, changes: dict[str, TableChange]) -> B:
     if not patches.count:
         return batch
     rewritten = patches.apply()
-    result = _rebuilt(batch, rewritten, attributes, {table: change.fields for table, change in changes.items()})
+    result = rebuilt(batch, rewritten, attributes, {table: change.fields for table, change in changes.items()})
     for table, (first, new_attributes) in attributes.items():
         result.index.add_attributes(table, _relocated_attributes(new_attributes, rewritten, first))
     return result
@@ -82,7 +82,7 @@ def remove_children(batch: B, keep: Mask, table: str) -> B:
     rewritten = patches.apply()
     relocate = rewritten.offset_map.relocate
     # A row that was cut has no place in the new request: only the rows that stay are relocated.
-    result = _rebuilt(batch, rewritten, {table})
+    result = rebuilt(batch, rewritten, {table})
     result.index.add_rows(table, relocate(rows[keep]))
     parents = relocate(batch.table(parent).rows)
     parents[_COUNT_COLUMN[table]] -= removed_count.astype(parents[_COUNT_COLUMN[table]].dtype)
@@ -95,7 +95,7 @@ def remove_children(batch: B, keep: Mask, table: str) -> B:
     return result
 
 
-def _rebuilt(
+def rebuilt(
     batch: B, rewritten: Rewritten, without: Container[str], changed: Mapping[str, Container[str]] | None = None
 ) -> B:
     """A batch of the new bytes with the same items and the index relocated.
@@ -106,20 +106,20 @@ def _rebuilt(
         without: Tables whose attributes are left out of the index.
         changed: The changed fields of each table; their cached columns are left out. None leaves out all columns.
     """
-    rebuilt = batch.with_wire(rewritten.wire)
+    result = batch.with_wire(rewritten.wire)
     for table in batch.index.tables():
-        rebuilt.index.add_rows(table, rewritten.rows(table, batch.index.lazy_rows(table)))
+        result.index.add_rows(table, rewritten.rows(table, batch.index.lazy_rows(table)))
     for table in batch.index.attributed_tables():
         attributes = batch.index.lazy_attributes(table)
         if table not in without and attributes is not None:
-            rebuilt.index.add_attributes(table, rewritten.attributes(attributes))
+            result.index.add_attributes(table, rewritten.attributes(attributes))
     if changed is not None:
         for (table, name), column in batch.index.columns.items():
             # Other columns keep the old request's bytes alive.
             is_detached = isinstance(column, np.ndarray) or (isinstance(column, StringColumn) and not column.is_sliced)
             if is_detached and name in FIELDS.get(table, ()) and name not in changed.get(table, ()):
-                rebuilt.index.columns[table, name] = column
-    return rebuilt
+                result.index.columns[table, name] = column
+    return result
 
 
 def _add_attributes(patches: Patches, table: str, new_attributes: AttributePatches) -> int:
@@ -177,7 +177,7 @@ def _with_inner_messages(batch: B, changes: dict[str, TableChange]) -> B:
             patches.add(table, at, at, empty, np.zeros(len(at), np.int64), np.full(len(at), 2), update)
     if not patches.count:
         return batch
-    return _rebuilt(batch, patches.apply(), ())
+    return rebuilt(batch, patches.apply(), ())
 
 
 def _inner_rows(change: TableChange, row_count: int) -> Mask:

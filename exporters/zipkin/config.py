@@ -2,7 +2,7 @@
 
 from typing import Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from collector.delivery import ExporterConfig
 from config.blocks import ByteSize, Duration, HTTPClientConfig
@@ -17,19 +17,12 @@ class ZipkinConfig(HTTPClientConfig, ExporterConfig):
     """Timeout of one attempt. 0: no timeout."""
     compression: Literal["", "none", "gzip", "zstd", "snappy", "deflate", "zlib", "lz4"] = ""
     """Compression of request bodies. Empty or none: not compressed."""
-    format: Literal["json"] = "json"
-    """Format of the spans. The Collector's ``proto`` is not available."""
+    format: Literal["json", "proto"] = "json"
+    """Format of the spans: JSON, or protobuf, which is smaller."""
     default_service_name: str = "<missing service name>"
     """Name of the service of spans whose resource has none."""
     max_request_bytes: ByteSize = Field(default=1024 * 1024, ge=1024)
-    """Largest batch, before it becomes JSON, that is sent in one request (specific to Tailrace)."""
-
-    @field_validator("format", mode="before")
-    @classmethod
-    def _is_json(cls, value: object) -> object:
-        if value == "proto":
-            raise ValueError("'proto' is not available; use json, which every Zipkin server accepts")
-        return value
+    """Largest batch, before it is translated, that is sent in one request (specific to Tailrace)."""
 
     @model_validator(mode="after")
     def _has_endpoint(self) -> Self:

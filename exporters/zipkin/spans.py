@@ -18,7 +18,7 @@ from collector.model.runs import rank_in_run, run_ends, run_starts
 from collector.otlp.semantics import STATUS_CODES
 from exporters.zipkin.pieces import Pieces, json_text
 
-__all__ = ["spans_json"]
+__all__ = ["FIRST", "LAST", "Tags", "microseconds", "put_event", "put_link", "spans_json", "tags_of"]
 
 _KINDS: Final = {2: b"SERVER", 3: b"CLIENT", 4: b"PRODUCER", 5: b"CONSUMER"}
 _INTERNAL: Final = 1
@@ -33,6 +33,10 @@ _ANNOTATIONS: Final = 1 << 20
 _TAGS: Final = 1 << 40
 _END: Final = 1 << 60
 _VALUES: Final = 1 << 20  # within an annotation or tag: the attributes as JSON come here
+FIRST: Final = 0
+"""The place in front of what an annotation or tag says."""
+LAST: Final = _VALUES * 2 + 1
+"""The place behind it."""
 
 
 def spans_json(batch: Traces, default_service_name: str) -> bytes:
@@ -40,7 +44,7 @@ def spans_json(batch: Traces, default_service_name: str) -> bytes:
     text = Pieces()
     count = batch.item_count
     spans = np.arange(count)
-    tags = _tags(batch, default_service_name)
+    tags = tags_of(batch, default_service_name)
     text.put(spans, _HEAD, 0, text.piece(b',{"traceId":"'))
     text.put(spans, _HEAD, 1, text.hexadecimals(batch.field("trace_id"), short=True))
     text.put(spans, _HEAD, 2, text.piece(b'","id":"'))
@@ -78,11 +82,11 @@ def _put_optional(text: Pieces, batch: Traces) -> None:
     starts, ends = batch.field("start_time_unix_nano"), batch.field("end_time_unix_nano")
     rows = np.flatnonzero(starts)
     text.put(rows, _TIME, 0, text.piece(b',"timestamp":'))
-    text.put(rows, _TIME, 1, text.decimals(_microseconds(starts[rows])))
+    text.put(rows, _TIME, 1, text.decimals(microseconds(starts[rows])))
     rows = np.flatnonzero(ends > starts)
     text.put(rows, _DURATION, 0, text.piece(b',"duration":'))
     # Anything shorter than a microsecond takes one, because 0 means that the duration is not known.
-    text.put(rows, _DURATION, 1, text.decimals(np.maximum(_microseconds(ends[rows] - starts[rows]), 1)))
+    text.put(rows, _DURATION, 1, text.decimals(np.maximum(microseconds(ends[rows] - starts[rows]), 1)))
 
 
 def _put_annotations(text: Pieces, batch: Traces) -> None:
@@ -97,21 +101,26 @@ def _put_annotations(text: Pieces, batch: Traces) -> None:
     text.put(owner[first], _ANNOTATIONS, 0, text.piece(b',"annotations":['))
     text.put(owner[~first], place[~first], 0, text.piece(b","))
     text.put(owner, place, 1, text.piece(b'{"timestamp":'))
-    text.put(owner, place, 2, text.decimals(_microseconds(batch.field("time_unix_nano", "events"))))
+    text.put(owner, place, 2, text.decimals(microseconds(batch.field("time_unix_nano", "events"))))
     text.put(owner, place, 3, text.piece(b',"value":"'))
+    put_event(text, batch, owner, place)
+    text.put(owner, place, LAST, text.piece(b'"}'))
+    last = run_ends(owner)
+    text.put(owner[last], place[last], LAST + 1, text.piece(b"]"))
+
+
+def put_event(text: Pieces, batch: Traces, rows: Array, places: Array) -> None:
+    """What an annotation says, as the content of a JSON string, for each event at a row and place."""
     names: StringColumn = batch.field("name", "events")
     named = names.present
     encoded = text.pieces(_inner(name) for name in names.distinct)
-    text.put(owner[named], place[named], 4, encoded[names.codes[named]] if named.any() else 0)
-    has_attributes = np.zeros(events.row_count, np.bool_)
+    text.put(rows[named], places[named], 4, encoded[names.codes[named]] if named.any() else 0)
+    has_attributes = np.zeros(len(rows), np.bool_)
     has_attributes[batch.attributes("events").owner] = True
-    rows = owner[has_attributes]
-    text.put(rows, place[has_attributes], 5, text.piece(b"|"))
-    _put_attributes(text, batch, "events", rows, place[has_attributes], np.flatnonzero(has_attributes))
-    text.put(rows, place[has_attributes], _VALUES * 2, text.piece(b"|0"))
-    text.put(owner, place, _VALUES * 2 + 1, text.piece(b'"}'))
-    last = run_ends(owner)
-    text.put(owner[last], place[last], _VALUES * 2 + 2, text.piece(b"]"))
+    rows, places = rows[has_attributes], places[has_attributes]
+    text.put(rows, places, 5, text.piece(b"|"))
+    _put_attributes(text, batch, "events", rows, places, np.flatnonzero(has_attributes))
+    text.put(rows, places, _VALUES * 2, text.piece(b"|0"))
 
 
 def _put_attributes(text: Pieces, batch: Traces, table: str, rows: Array, places: Array, owners: Array) -> None:
@@ -150,7 +159,7 @@ def _put_attributes(text: Pieces, batch: Traces, table: str, rows: Array, places
     text.put(target, place, within + 2, numbers[found.codes[order]])
 
 
-def _put_tags(text: Pieces, batch: Traces, tags: "_Tags") -> None:
+def _put_tags(text: Pieces, batch: Traces, tags: "Tags") -> None:
     """Tags, and behind them one tag for each link."""
     number = rank_in_run(run_starts(tags.span))
     place = _TAGS + 1 + number
@@ -175,22 +184,28 @@ def _put_tags(text: Pieces, batch: Traces, tags: "_Tags") -> None:
         text.put(owner, place, 1, text.piece(b'"otlp.link.'))
         text.put(owner, place, 2, text.decimals(number))
         text.put(owner, place, 3, text.piece(b'":"'))
-        text.put(owner, place, 4, text.hexadecimals(batch.field("trace_id", "links")))
-        text.put(owner, place, 5, text.piece(b"|"))
-        text.put(owner, place, 6, text.hexadecimals(batch.field("span_id", "links")))
-        text.put(owner, place, 7, text.piece(b"|"))
-        states: StringColumn = batch.field("trace_state", "links")
-        encoded = text.pieces(_inner(state) for state in states.distinct)
-        stated = states.present
-        text.put(owner[stated], place[stated], 8, encoded[states.codes[stated]] if stated.any() else 0)
-        text.put(owner, place, 9, text.piece(b"|"))
-        _put_attributes(text, batch, "links", owner, place, np.arange(links.row_count))
-        text.put(owner, place, _VALUES * 2, text.piece(b'|0"'))
+        put_link(text, batch, owner, place)
+        text.put(owner, place, LAST, text.piece(b'"'))
     text.put(np.flatnonzero(opened), _END - 1, 0, text.piece(b"}"))
 
 
+def put_link(text: Pieces, batch: Traces, rows: Array, places: Array) -> None:
+    """What the tag of a link says, as the content of a JSON string, for each link at a row and place."""
+    text.put(rows, places, 4, text.hexadecimals(batch.field("trace_id", "links")))
+    text.put(rows, places, 5, text.piece(b"|"))
+    text.put(rows, places, 6, text.hexadecimals(batch.field("span_id", "links")))
+    text.put(rows, places, 7, text.piece(b"|"))
+    states: StringColumn = batch.field("trace_state", "links")
+    encoded = text.pieces(_inner(state) for state in states.distinct)
+    stated = states.present
+    text.put(rows[stated], places[stated], 8, encoded[states.codes[stated]] if stated.any() else 0)
+    text.put(rows, places, 9, text.piece(b"|"))
+    _put_attributes(text, batch, "links", rows, places, np.arange(len(rows)))
+    text.put(rows, places, _VALUES * 2, text.piece(b"|0"))
+
+
 @dataclass(slots=True)
-class _Tags:
+class Tags:
     """The tags of all spans, sorted by span, each key once; and the end points, which some tags become."""
 
     span: Array
@@ -255,7 +270,8 @@ class _Entries:
         return spans[is_last], keys[is_last], values[is_last]
 
 
-def _tags(batch: Traces, default_service_name: str) -> _Tags:
+def tags_of(batch: Traces, default_service_name: str) -> Tags:
+    """The tags and the end points of all spans."""
     entries = _Entries()
     spans = np.arange(batch.item_count)
     resource, scope = batch.ancestor("resources"), batch.ancestor("scopes")
@@ -298,7 +314,7 @@ def _tags(batch: Traces, default_service_name: str) -> _Tags:
         & ~batch.attribute("cloud.resource_id", "scopes").take(scope).present
     )[span]
     kept = ~is_used
-    return _Tags(span[kept], key[kept], value[kept], list(entries.keys), entries.values, local, remote)
+    return Tags(span[kept], key[kept], value[kept], list(entries.keys), entries.values, local, remote)
 
 
 def _services(batch: Traces, default: str) -> tuple[StringColumn, StringColumn]:
@@ -362,6 +378,6 @@ def _inner(text: str) -> bytes:
     return json_text(text)[1:-1]
 
 
-def _microseconds(nanoseconds: Array) -> Array:
+def microseconds(nanoseconds: Array) -> Array:
     """Rounded to the nearest microsecond."""
     return (nanoseconds // np.uint64(1000)).astype(np.int64) + (nanoseconds % np.uint64(1000) >= 500)

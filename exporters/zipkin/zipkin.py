@@ -1,4 +1,4 @@
-"""Sends traces to Zipkin's ``POST /api/v2/spans``. The translation is in ``spans``."""
+"""Sends traces to Zipkin's ``POST /api/v2/spans``. The translations are in ``spans`` and ``protobuf``."""
 
 import asyncio
 from typing import Final
@@ -11,6 +11,7 @@ from collector.model import Batch, Signal, Traces
 from collector.transport.http.client import HTTPClient
 from collector.transport.user_agent import user_agent
 from exporters.zipkin.config import ZipkinConfig
+from exporters.zipkin.protobuf import spans_protobuf
 from exporters.zipkin.spans import spans_json
 
 __all__ = ["ZipkinExporter"]
@@ -19,7 +20,7 @@ _THREAD_MIN_BYTES: Final = 256 * 1024  # larger batches are converted in a threa
 
 
 class ZipkinExporter(QueuedExporter[Batch]):
-    """Sends each batch as one JSON list of spans."""
+    """Sends each batch as one list of spans."""
 
     isolated_reasons = frozenset({"http_400"})
     enforces_timeout = True  # as that of the HTTP client
@@ -27,6 +28,9 @@ class ZipkinExporter(QueuedExporter[Batch]):
     def __init__(self, settings: Settings, config: ZipkinConfig) -> None:
         super().__init__(settings, config)
         self._url, self._default_name = config.endpoint, config.default_service_name
+        is_json = config.format == "json"
+        self._translate = spans_json if is_json else spans_protobuf
+        self._content_type = "application/json" if is_json else "application/x-protobuf"
         self.max_request_bytes = config.max_request_bytes
         self._client = HTTPClient(
             config, key=f"exporters::{settings.id}", clock=settings.clock, user_agent=user_agent(settings)
@@ -53,8 +57,8 @@ class ZipkinExporter(QueuedExporter[Batch]):
         assert isinstance(payload, Traces)
         is_large = payload.size_bytes > _THREAD_MIN_BYTES
         body = (
-            await asyncio.to_thread(spans_json, payload, self._default_name)
+            await asyncio.to_thread(self._translate, payload, self._default_name)
             if is_large
-            else spans_json(payload, self._default_name)
+            else self._translate(payload, self._default_name)
         )
-        await self._client.post(self._url, body, content_type="application/json")
+        await self._client.post(self._url, body, content_type=self._content_type)

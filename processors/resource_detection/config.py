@@ -4,7 +4,7 @@ Source: opentelemetry-collector-contrib processor/resourcedetectionprocessor con
 detector.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import ClassVar, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -46,7 +46,7 @@ DETECTORS: Final[Mapping[str, Mapping[str, bool]]] = {
     "k8s_api": _K8S,
     "k8snode": _K8S,
     "ec2": {**_CLOUD, **_PLACE, **_HOST, "host.image.id": True},
-    "eks": {**_CLOUD, **dict.fromkeys(_EKS, False)},
+    "eks": {**_CLOUD, **dict.fromkeys(_EKS, False), "k8s.cluster.name": False},
     "gcp": {
         **_CLOUD,
         **_PLACE,
@@ -92,8 +92,6 @@ DETECTORS: Final[Mapping[str, Mapping[str, bool]]] = {
     },
     "gpu": {"host.gpu.count": True, "host.gpu.models": True, "host.gpu.driver": False},
 }
-_EC2_MAX_ATTEMPTS: Final = 3
-_EC2_MAX_BACKOFF_S: Final = 20.0
 _ELSEWHERE: Final = frozenset(
     {
         "akamai", "alibaba_ecs", "azurecontainerapps", "consul", "digitalocean", "dynatrace", "ecs",
@@ -141,29 +139,17 @@ class TaggedConfig(DetectorConfig):
 class EC2Config(TaggedConfig):
     """The settings of the detector ec2."""
 
-    max_attempts: int = Field(default=_EC2_MAX_ATTEMPTS, ge=1)
-    """Accepted for compatibility with the Collector; has no effect, since a detector that fails is tried again."""
-    max_backoff: Duration = Field(default=_EC2_MAX_BACKOFF_S, ge=0)
-    """Accepted for compatibility with the Collector; has no effect, for the same reason."""
+    max_attempts: int = Field(default=3, ge=1, le=100)
+    """How often a request to the metadata service or the EC2 API is made before the detector fails."""
+    max_backoff: Duration = Field(default=20.0, ge=0)
+    """The longest pause between two of these requests; pauses begin below a second and double."""
     fail_on_missing_metadata: bool = False
     """Whether it is a failure if there is no metadata service."""
     tags_from_imds: bool = False
-    """Whether ``tags`` come from the metadata service. They always do; without this setting, a warning says so."""
-
-    def warnings(self) -> Iterable[tuple[str, str]]:
-        """See :class:`ComponentConfig`."""
-        for key, is_default in (
-            ("max_attempts", self.max_attempts == _EC2_MAX_ATTEMPTS),
-            ("max_backoff", self.max_backoff == _EC2_MAX_BACKOFF_S),
-        ):
-            if not is_default:
-                yield key, "this setting has no effect: a detector that fails is tried again at a fixed interval"
-        if self.tags and not self.tags_from_imds:
-            sentence = (
-                "tags come from the instance metadata service, not from the EC2 API, so the instance must have "
-                "InstanceMetadataTags enabled; write tags_from_imds: true if it has"
-            )
-            yield "tags", sentence
+    """Whether ``tags`` come from the metadata service, which needs no permission but must be told to have them
+    (InstanceMetadataTags), instead of from the EC2 API, which needs the permission ``ec2:DescribeTags``. Not a key of
+    the Collector.
+    """
 
 
 class GCPConfig(DetectorConfig):

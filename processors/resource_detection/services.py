@@ -15,6 +15,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from collector.text.patterns import compile_pattern
+from processors.resource_detection.aws import InstanceMetadata, instance_tags
 from processors.resource_detection.config import ResourceDetectionConfig
 from processors.resource_detection.fetch import DetectionError, Fetch
 
@@ -33,11 +34,12 @@ AZURE_ENDPOINT = "http://169.254.169.254"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 GCE_API = "https://compute.googleapis.com"
 _TAGS_MAX: Final = 128
+_CLUSTER_TAG: Final = "kubernetes.io/cluster/"
 
 
 async def detect_ec2(config: ResourceDetectionConfig) -> dict[str, Any]:
     """An instance of Amazon EC2."""
-    imds = _InstanceMetadata(config)
+    imds = InstanceMetadata(config)
     try:
         await imds.login()
     except DetectionError:
@@ -45,11 +47,15 @@ async def detect_ec2(config: ResourceDetectionConfig) -> dict[str, Any]:
             raise
         return {}
     found = {"cloud.provider": "aws", "cloud.platform": "aws_ec2", **await imds.instance()}
+    if not config.ec2.tags:
+        return found
+    if not config.ec2.tags_from_imds:
+        tags = await instance_tags(config, imds, str(found["cloud.region"]), str(found["host.id"]))
+        return found | _matching(tags, config.ec2.tags, "ec2.tag.")
     patterns: list[Any] = [compile_pattern(pattern) for pattern in config.ec2.tags]
-    if patterns:
-        for key in (await imds.text("/latest/meta-data/tags/instance")).split()[:_TAGS_MAX]:
-            if any(pattern.search(key) for pattern in patterns):
-                found[f"ec2.tag.{key}"] = await imds.text(f"/latest/meta-data/tags/instance/{quote(key)}")
+    for key in (await imds.text("/latest/meta-data/tags/instance")).split()[:_TAGS_MAX]:
+        if any(pattern.search(key) for pattern in patterns):
+            found[f"ec2.tag.{key}"] = await imds.text(f"/latest/meta-data/tags/instance/{quote(key)}")
     return found
 
 
@@ -65,11 +71,14 @@ async def detect_eks(config: ResourceDetectionConfig) -> dict[str, Any]:
         is_eks = "-eks-" in str(version.get("gitVersion", ""))
     if not is_eks:
         return {}
-    found = {"cloud.provider": "aws", "cloud.platform": "aws_eks"}
+    found: dict[str, Any] = {"cloud.provider": "aws", "cloud.platform": "aws_eks"}
     if config.enabled("eks") - set(found):
-        imds = _InstanceMetadata(config)
+        imds = InstanceMetadata(config)
         await imds.login()
         found |= await imds.instance()
+        if "k8s.cluster.name" in config.enabled("eks"):
+            tags = await instance_tags(config, imds, str(found["cloud.region"]), str(found["host.id"]))
+            found["k8s.cluster.name"] = _eks_cluster(tags)
     return found
 
 
@@ -235,37 +244,6 @@ async def _azure_compute(config: ResourceDetectionConfig) -> dict[str, Any] | No
         return None
 
 
-class _InstanceMetadata:
-    """The metadata service of EC2, version 2: a token first, then everything else with it."""
-
-    def __init__(self, config: ResourceDetectionConfig) -> None:
-        self._base = os.environ.get("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://169.254.169.254").rstrip("/")
-        self._fetch = Fetch(config.timeout)
-        self._headers: dict[str, str] = {}
-
-    async def login(self) -> None:
-        headers = {"X-aws-ec2-metadata-token-ttl-seconds": "300"}
-        token = await self._fetch.text(f"{self._base}/latest/api/token", method="PUT", headers=headers)
-        self._headers = {"X-aws-ec2-metadata-token": token}
-
-    async def text(self, path: str) -> str:
-        return await self._fetch.text(self._base + path, headers=self._headers)
-
-    async def instance(self) -> dict[str, Any]:
-        document = await self._fetch.json(
-            f"{self._base}/latest/dynamic/instance-identity/document", headers=self._headers
-        )
-        return {
-            "cloud.region": document.get("region"),
-            "cloud.account.id": document.get("accountId"),
-            "cloud.availability_zone": document.get("availabilityZone"),
-            "host.id": document.get("instanceId"),
-            "host.image.id": document.get("imageId"),
-            "host.type": document.get("instanceType"),
-            "host.name": await self.text("/latest/meta-data/hostname"),
-        }
-
-
 class _Kubernetes:
     """The Kubernetes API, as the service account of the pod."""
 
@@ -286,6 +264,15 @@ class _Kubernetes:
 
     async def get(self, path: str) -> dict[str, Any]:
         return await self._fetch.json(self._base + path, headers=self._headers)
+
+
+def _eks_cluster(tags: Mapping[str, str]) -> str | None:
+    """The name of the cluster that a node belongs to, from the tags that EKS, eksctl and the AWS controllers set."""
+    for key in ("aws:eks:cluster-name", "eks:cluster-name", "alpha.eksctl.io/cluster-name"):
+        if tags.get(key):
+            return tags[key]
+    owned = (key.removeprefix(_CLUSTER_TAG) for key in sorted(tags) if key.startswith(_CLUSTER_TAG))
+    return next(owned, None)
 
 
 def _mapping(document: Mapping[str, Any], key: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from receivers.host_metrics.scrapers import SCRAPERS, Machine
 __all__ = ["Collection"]
 
 _NS_PER_S: Final = 1_000_000_000
+_CGROUP_MAX_BYTES: Final = 4096
 _PROCESS_INFO: Final = ("pid", "name", "exe", "cmdline", "username", "ppid", "create_time")
 
 
@@ -79,6 +80,11 @@ class Collection:
         with process.oneshot():
             info = process.as_dict(_PROCESS_INFO)
             name = info["name"] or ""
+            is_muted = config.mute_process_all_errors
+            if not name:
+                if not (config.mute_process_name_error or is_muted):
+                    self._failed("process", f"process {pid}: its name may not be read")
+                return
             included, excluded = config.include.matcher(), config.exclude.matcher()
             age_s = self._now / _NS_PER_S - info["create_time"]
             if (
@@ -87,8 +93,11 @@ class Collection:
                 or (config.scrape_process_delay and age_s < config.scrape_process_delay)
             ):
                 return
-            if info["exe"] is None and not (config.mute_process_exe_error or config.mute_process_all_errors):
+            if info["exe"] is None and not (config.mute_process_exe_error or is_muted):
                 self._failed("process", f"process {pid}: the path of the executable may not be read")
+            if info["username"] is None and not (config.mute_process_user_error or is_muted):
+                self._failed("process", f"process {pid}: the name of its owner may not be read")
+            cgroup = self._cgroup(pid, config) if config.has_attribute("process.cgroup") else None
             times = process.cpu_times()
             for state, seconds in (("user", times.user), ("system", times.system), ("wait", times.iowait)):
                 points.add("process.cpu.time", seconds, state=state)
@@ -114,10 +123,23 @@ class Collection:
             "process.command": command[0] if command else None,
             "process.command_line": " ".join(command) or None,
             "process.owner": info["username"],
+            "process.cgroup": cgroup,
         }
         started = int(info["create_time"] * _NS_PER_S)
-        known = {key: value for key, value in resource.items() if value is not None}
+        known = {key: value for key, value in resource.items() if value is not None and config.has_attribute(key)}
         points.write(self._builder, self._version, self._now, started, known)
+
+    def _cgroup(self, pid: int, config: ProcessConfig) -> str | None:
+        """The control groups of a process, as the kernel writes them; None if they may not be read."""
+        try:
+            with (self._machine.root / "proc" / str(pid) / "cgroup").open("rb") as file:
+                return file.read(_CGROUP_MAX_BYTES).decode("utf-8", "replace").rstrip("\n") or None
+        except FileNotFoundError:  # it has ended, or the kernel has no control groups
+            return None
+        except OSError as error:
+            if not (config.mute_process_cgroup_error or config.mute_process_all_errors):
+                self._failed("process", f"process {pid}: its control group: {error.strerror}")
+            return None
 
     def _add_what_the_owner_may_see(self, process: psutil.Process, points: Points, config: ProcessConfig) -> None:
         """Metrics that only the owner of the process and root may read."""

@@ -4,15 +4,27 @@ Source: opentelemetry-collector-contrib receiver/hostmetricsreceiver config.go a
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig, Duration
 from receivers.host_metrics.metrics import METRICS
 
 __all__ = ["HostMetricsConfig", "ScraperConfig", "ScrapersConfig"]
+
+PROCESS_ATTRIBUTES: Final = {
+    "process.cgroup": False,
+    "process.command": True,
+    "process.command_line": True,
+    "process.executable.name": True,
+    "process.executable.path": True,
+    "process.owner": True,
+    "process.parent_pid": True,
+    "process.pid": True,
+}
+"""The attributes of a process, and whether its resource has them by default."""
 
 
 class MetricSwitch(ComponentConfig):
@@ -176,17 +188,34 @@ class ProcessConfig(ScraperConfig):
     mute_process_all_errors: bool = False
     """Whether nothing that cannot be read of a process is counted and logged."""
     mute_process_name_error: bool = False
-    """Accepted for compatibility with the Collector; has no effect."""
+    """The same for the name of its executable. A process without a name is not reported."""
     mute_process_io_error: bool = False
     """The same for its disk I/O and open files."""
     mute_process_exe_error: bool = False
     """The same for the path of its executable."""
     mute_process_user_error: bool = False
-    """Accepted for compatibility with the Collector; has no effect."""
+    """The same for the name of its owner."""
     mute_process_cgroup_error: bool = False
-    """Accepted for compatibility with the Collector; has no effect."""
+    """The same for its control group, if ``process.cgroup`` is enabled."""
+    resource_attributes: dict[str, MetricSwitch] = Field(default_factory=dict)
+    """Which attributes the resource of a process has, where that differs from the default:
+    ``process.cgroup: {enabled: true}``.
+    """
     scrape_process_delay: Duration = Field(default=0.0, ge=0)
     """How old a process must be to be reported."""
+
+    @field_validator("resource_attributes")
+    @classmethod
+    def _exist(cls, switches: dict[str, MetricSwitch]) -> dict[str, MetricSwitch]:
+        for name in switches:
+            if name not in PROCESS_ATTRIBUTES:
+                raise ValueError(f"{name!r} is not an attribute; expected some of {', '.join(PROCESS_ATTRIBUTES)}")
+        return switches
+
+    def has_attribute(self, name: str) -> bool:
+        """Whether the resource of a process has this attribute."""
+        switch = self.resource_attributes.get(name)
+        return PROCESS_ATTRIBUTES[name] if switch is None else switch.enabled
 
 
 class ScrapersConfig(ComponentConfig):

@@ -25,6 +25,7 @@ from receivers.host_metrics.config import (
     _NameMatch,
 )
 from receivers.host_metrics.metrics import Points
+from receivers.host_metrics.procfs import procfs_at
 
 __all__ = ["SCRAPERS", "Machine"]
 
@@ -64,7 +65,7 @@ _PROCESS_STATES: Final = {
 }
 
 _PSUTIL_LOCK: Final = threading.Lock()
-"""Where psutil reads is a variable of its module, and each receiver collects in a thread of its own."""
+"""Psutil keeps caches in its module, and each receiver collects in a thread of its own."""
 
 
 class Machine:
@@ -78,14 +79,9 @@ class Machine:
 
     @contextmanager
     def psutil(self) -> Iterator[None]:
-        """Psutil reads from the machine's /proc while this is open, in one thread at a time. Keep it short."""
-        with _PSUTIL_LOCK:
-            before = psutil.PROCFS_PATH
-            psutil.PROCFS_PATH = self._proc
-            try:
-                yield
-            finally:
-                psutil.PROCFS_PATH = before
+        """Psutil reads from the machine's /proc while this is open, for this thread. Keep it short."""
+        with _PSUTIL_LOCK, procfs_at(self._proc):
+            yield
 
     def proc(self, name: str) -> list[list[str]]:
         """The words of each line of a file in /proc; nothing if it cannot be read."""

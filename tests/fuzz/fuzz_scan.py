@@ -1,4 +1,5 @@
-"""Fuzz target: the door. What it accepts protobuf and the index read alike; everything else is MalformedBatch.
+"""Fuzz target: the door. What it accepts protobuf and the index read alike; everything else is MalformedBatch. And of
+what it accepts exactly the unknown fields can be left out.
 
 First byte: the signal. Under atheris: ``python tests/fuzz/fuzz_scan.py CORPUS_DIR -max_total_time=60``.
 """
@@ -42,6 +43,11 @@ def test_one_input(data: bytes) -> None:
     assert rejected_again == repaired_again == 0
     for first, second, third in zip(tables, tables_again, scan.scan(signal, kept), strict=True):
         assert first.tobytes() == second.tobytes() == third.tobytes()
+    known = scan.without_unknown_fields(signal, kept)
+    message = request.FromString(kept)
+    message.DiscardUnknownFields()
+    assert request.FromString(known).SerializeToString() == message.SerializeToString()
+    assert scan.without_unknown_fields(signal, known) is known
 
 
 def main() -> None:

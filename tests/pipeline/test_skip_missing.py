@@ -8,13 +8,13 @@ from config.load import load
 
 PARTLY_HERE = """
 receivers: {source: {}, nosuch_source: {}}
-processors: {every: {}, nosuch_processor: {}}
+processors: {every: {}, k8sattributes: {}}
 exporters: {target: {}}
 connectors: {passer: {}}
 service:
   telemetry: {metrics: {address: "127.0.0.1:0"}}
   pipelines:
-    traces: {receivers: [source, nosuch_source], processors: [nosuch_processor, every], exporters: [target]}
+    traces: {receivers: [source, nosuch_source], processors: [k8sattributes, every], exporters: [target]}
     logs: {receivers: [nosuch_source], exporters: [passer]}
     logs/2: {receivers: [passer], exporters: [target]}
 """
@@ -42,7 +42,7 @@ async def test_the_rest_runs_and_the_gauges_say_what_is_left_out(world):
         assert await own_metrics(service) == (2, 3)
         await world.source().consume(traces(spans=4))
         assert world.made["exporters/target"].item_count == 4
-        complete = PARTLY_HERE.replace("nosuch_source", "source/2").replace("nosuch_processor", "every/2")
+        complete = PARTLY_HERE.replace("nosuch_source", "source/2").replace("k8sattributes", "every/2")
         assert await service.reload(load([f"yaml:{complete}"], (), world.registry(), skip_missing=True))
         assert await own_metrics(service) == (0, 0)
         assert "processors/every/2@traces" in world.made

@@ -23,6 +23,7 @@ from exporters.loki.config import LokiConfig
 from exporters.loki.streams import StreamEncoder
 from processors.batch import factory as batch
 from processors.cardinality import factory as cardinality
+from processors.redaction import factory as redaction
 from processors.sampling.rules import any_glob
 from processors.tail_sampling.span_features import StringMatch, TraceStateMatch
 
@@ -174,6 +175,17 @@ def _rate_limited_log():
     return lambda text: limited.is_due("something was dropped", text)
 
 
+def _redaction():
+    sut = make(
+        redaction,
+        redaction.config_type.model_validate(
+            {"allow_all_keys": True, "blocked_values": ["secret"], "summary": "debug"}
+        ),
+        signals={Signal.LOGS},
+    )
+    return lambda text: sut.transform(records(f"{text} secret", LABEL_NAMES))
+
+
 FEEDERS = {
     "loki": _loki,
     "contexts of requests": _contexts,
@@ -185,13 +197,14 @@ FEEDERS = {
     "the ledger": _ledger,
     "the own log": _own_log,
     "rate-limited log lines": _rate_limited_log,
+    "redaction": _redaction,
 }
 
 
 @pytest.mark.parametrize("name", FEEDERS)
 def test_a_table_holds_little_of_long_texts(name):
     """Four long texts, then thousands of ordinary ones."""
-    is_slow = name == "loki"
+    is_slow = name in {"loki", "redaction"}
     assert_bounded(FEEDERS[name](), max_bytes=7 * MIB, long_chars=2_000_000, short_texts=200 if is_slow else 20_000)
 
 

@@ -2,7 +2,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["check", "check_joined", "frames", "scan"]
+__all__ = ["check", "check_joined", "frames", "scan", "without_unknown_fields"]
 
 Rows: TypeAlias = np.ndarray[tuple[int], np.dtype[np.void]]
 
@@ -10,3 +10,4 @@ def check(signal: str, wire: bytes) -> tuple[bytes, tuple[Rows, ...], int, str, 
 def check_joined(signal: str, wires: list[bytes]) -> tuple[bytes, tuple[Rows, ...], list[int]] | None: ...
 def scan(signal: str, wire: bytes) -> tuple[Rows, ...]: ...
 def frames(signal: str, wire: bytes) -> tuple[Rows, Rows, Rows]: ...
+def without_unknown_fields(signal: str, wire: bytes) -> bytes: ...

@@ -28,7 +28,7 @@ from collector.wire.scan.state cimport (
     begin, error, finish, prepare,
 )
 
-__all__ = ["check", "check_joined", "frames", "scan"]
+__all__ = ["check", "check_joined", "frames", "scan", "without_unknown_fields"]
 
 
 def check(str signal not None, bytes wire not None):
@@ -146,6 +146,25 @@ def frames(str signal not None, bytes wire not None):
         finish(&s)
 
 
+def without_unknown_fields(str signal not None, bytes wire not None):
+    """A request that passed ``check`` without the fields that no message knows; the same object if there are none.
+
+    Raises:
+        MalformedBatch: The bytes did not pass ``check``.
+    """
+    cdef Scan s
+    begin(&s, wire, signal_of(signal), True)
+    s.lists_unknown = True
+    try:
+        run(&s)
+        if s.drops.count == 0:
+            return wire
+        unknown = PyBytes_FromStringAndSize(<char*>s.drops.rows, s.drops.count * sizeof(Range))
+    finally:
+        finish(&s)
+    return repair(signal, wire, unknown)[0]
+
+
 cdef int signal_of(str signal) except -1:
     if signal == "traces":
         return TRACES
@@ -160,18 +179,19 @@ cdef void make_room(Scan* s):
     """Allocates row arrays of a likely size; finish() must follow, even after an error."""
     cdef Py_ssize_t length = s.length
     cdef Py_ssize_t size = sizeof(PointRow)
+    cdef bint from_outside = s.deep and not s.lists_unknown
     if s.only_frames:
         size = sizeof(FrameRow)
     elif s.signal == TRACES:
         size = sizeof(SpanRow)
     elif s.signal == LOGS:
         size = sizeof(RecordRow)
-    prepare(&s.resources, sizeof(ResourceRow), length, 4, s.deep)
-    prepare(&s.scopes, sizeof(ScopeRow), length, 8, s.deep)
-    prepare(&s.items, size, length, 16 + length // 256, s.deep)
+    prepare(&s.resources, sizeof(ResourceRow), length, 4, from_outside)
+    prepare(&s.scopes, sizeof(ScopeRow), length, 8, from_outside)
+    prepare(&s.items, size, length, 16 + length // 256, from_outside)
     prepare(&s.drops, sizeof(Range), length, 0)
     if s.signal == METRICS:
-        prepare(&s.metrics, sizeof(MetricRow), length, 16 + length // 1024, s.deep)
+        prepare(&s.metrics, sizeof(MetricRow), length, 16 + length // 1024, from_outside)
 
 
 cdef int run(Scan* s) except -1:

@@ -3,10 +3,10 @@
 Source: https://protobuf.dev/programming-guides/encoding/
 """
 
-from libc.stdint cimport uint32_t
+from libc.stdint cimport int32_t, uint32_t
 
 from collector.wire.proto cimport WIRE_VARINT, Ptr, read_length, read_tag, skip_field
-from collector.wire.scan.state cimport NOT_PLAIN, OLD_FIELD, Scan, fail
+from collector.wire.scan.state cimport NOT_PLAIN, OLD_FIELD, Range, Scan, fail, push
 
 
 cdef Ptr long_tag(Scan* s, Ptr p, Ptr end, uint32_t* tag) noexcept nogil:
@@ -40,7 +40,8 @@ cdef Ptr skip_long_varint(Ptr p, Ptr end) noexcept nogil:
 cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t known, uint32_t old) noexcept nogil:
     """Skips a field that the message does not know.
 
-    Refuses a known field (by its bit in ``known``), which then has a wrong wire type, and notes an ``old`` one.
+    Refuses a known field (by its bit in ``known``), which then has a wrong wire type, notes an ``old`` one, and lists
+    the field if the scan asks for that.
     """
     cdef uint32_t number = tag >> 3
     cdef Ptr after
@@ -60,4 +61,19 @@ cdef Ptr other_field(Scan* s, Ptr start, Ptr p, Ptr end, uint32_t tag, uint32_t 
         if (tag & 7) > 5:
             return fail(s, start, "invalid wire type", tag)
         return fail(s, start, "an unknown field is truncated or reaches beyond the enclosing message", tag)
+    if s.lists_unknown and not list_unknown(s, start, after):
+        return NULL
     return after
+
+
+cdef bint list_unknown(Scan* s, Ptr start, Ptr end) noexcept nogil:
+    """Adds a field to the drops; False after an error. Some values are read twice, and listed the first time."""
+    cdef int32_t at = <int32_t>(start - s.base)
+    cdef Range* field
+    if s.drops.count and (<Range*>s.drops.rows)[s.drops.count - 1].start >= at:
+        return True
+    field = <Range*>push(s, &s.drops, start)
+    if field == NULL:
+        return False
+    field.start, field.end = at, <int32_t>(end - s.base)
+    return True

@@ -35,6 +35,7 @@ ctypedef struct Scan:
     int signal
     bint deep                     # False: trusted bytes; find the rows and do not validate what is below them
     bint only_frames              # of items only the extent is read, not the contents
+    bint lists_unknown            # trusted bytes: ``drops`` gets the fields that no message knows, and no items
     uint32_t flags
     uint32_t item_error           # ItemError of the item being read
     uint32_t item_errors          # ItemErrors of all items

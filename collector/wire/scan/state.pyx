@@ -53,7 +53,10 @@ cdef int within(Scan* s, const char* name) noexcept nogil:
 
 
 cdef int reject(Scan* s, int32_t start, int32_t end, int64_t count) noexcept nogil:
-    cdef Range* drop = <Range*>push(s, &s.drops, s.base + start)
+    cdef Range* drop
+    if s.lists_unknown:
+        return 0
+    drop = <Range*>push(s, &s.drops, s.base + start)
     if drop == NULL:
         return -1
     drop.start = start

@@ -26,8 +26,6 @@ WITHOUT_EFFECT = frozenset(
         "CompactionConfig.rebound_trigger_threshold_mib",
         "CompositeConfig.policy_order",
         "DebugConfig.sending_queue",
-        "EC2Config.max_attempts",
-        "EC2Config.max_backoff",
         "FileConfig.flush_interval",
         "FileStorageConfig.compaction",
         "FileStorageConfig.recreate",
@@ -57,9 +55,6 @@ WITHOUT_EFFECT = frozenset(
         "OTLPHTTPConfig.profiles_endpoint",
         "PipelineCheck.exporter_failure_threshold",
         "PipelineCheck.interval",
-        "ProcessConfig.mute_process_cgroup_error",
-        "ProcessConfig.mute_process_name_error",
-        "ProcessConfig.mute_process_user_error",
         "PprofConfig.block_profile_fraction",
         "PprofConfig.mutex_profile_fraction",
         "RegexpConfig.cacheenabled",
@@ -78,7 +73,7 @@ WITHOUT_EFFECT = frozenset(
     ]
 )
 """Keys that are accepted for the Collector's files although they have no effect, as their documentation says."""
-HAVE_ONE_VALUE = frozenset({"PrometheusReader.translation_strategy", "ZipkinConfig.format"})
+HAVE_ONE_VALUE = frozenset({"PrometheusReader.translation_strategy"})
 """Keys that are only accepted with the value that says how it is anyway."""
 PASSED_ON = frozenset({"RemoteWriteQueueConfig.max_bytes"})
 """Keys that are only read as a part of their block, which becomes another block."""

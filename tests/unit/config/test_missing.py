@@ -69,6 +69,22 @@ def test_pipelines_run_without_what_is_missing(registry):
     assert config.warnings == ()
 
 
+@pytest.mark.parametrize("processor", ["redaction_of_ours", "metrics_generator", "logstransform", "unroll"])
+def test_a_pipeline_does_not_run_without_a_processor_that_may_protect_data(registry, processor):
+    """Of types that nobody knows, and of those that can remove something; the other pipelines run."""
+    text = FILE.replace("k8sattributes", processor).replace("[filelog]", "[otlp]")
+    config = remaining(text, registry)
+    assert list(lists(config)) == ["logs", "metrics"]
+    assert str(config.changed_pipelines[0]).startswith(
+        "f.yaml:13:5: service::pipelines::traces: the pipeline does not run because without processors "
+        f"[{processor}] data may leave that should not"
+    )
+    forced = load(
+        ["f.yaml"], (), registry, skip_missing=True, allow_unprotected=True, environ={}, read=lambda path: text
+    )
+    assert list(lists(forced)) == ["traces", "logs", "metrics"]
+
+
 def test_missing_components_stay_errors_without_the_option(registry):
     """Nothing is left out unless it is asked for, and the examination has both results."""
     with pytest.raises(ConfigErrors) as caught:
@@ -265,7 +281,7 @@ def test_as_many_pipelines_run_as_can(pipelines):
     }
     text = f"yaml:{sections | {'service': {'pipelines': pipelines}}}"
     assert examine([text], (), Registry.of(EVERYWHERE), environ={}).config is not None
-    found = examine([text], (), Registry.of(HERE), environ={})
+    found = examine([text], (), Registry.of(HERE), allow_unprotected=True, environ={})
     subsets = chain.from_iterable(combinations(pipelines, size) for size in range(len(pipelines), -1, -1))
     expected = next(subset for subset in subsets if _runs(pipelines, subset))
     if found.without_missing is None:

@@ -165,11 +165,11 @@ def test_validate_on_a_collectors_file(tailrace, tmp_path):
 
 PARTLY_HERE = """\
 receivers: {otlp: , filelog: }
-processors: {redaction: }
+processors: {k8sattributes: }
 exporters: {otlp_grpc: }
 service:
   pipelines:
-    traces: {receivers: [otlp], processors: [redaction], exporters: [otlp_grpc]}
+    traces: {receivers: [otlp], processors: [k8sattributes], exporters: [otlp_grpc]}
     logs: {receivers: [filelog], exporters: [otlp_grpc]}
 """
 
@@ -189,7 +189,7 @@ def test_validate_says_how_many_pipelines_would_run(tailrace, service, partly_he
     assert (
         "1 of 2 pipelines would run without the components that do not exist here; "
         "tailrace run --skip-missing starts them\n"
-        f"  {partly_here}:6:5: service::pipelines::traces: the pipeline runs without processors [redaction]; "
+        f"  {partly_here}:6:5: service::pipelines::traces: the pipeline runs without processors [k8sattributes]; "
         "its data passes unchanged where a processor is left out\n"
         f"  {partly_here}:7:5: service::pipelines::logs: "
         "the pipeline does not run because none of its receivers is available\n"
@@ -232,14 +232,27 @@ def test_run_skips_what_does_not_exist_loudly(tailrace, service, partly_here, co
     assert (result.exit_code, service.calls) == (0, ["init", "start", "run", "shutdown"])
     for part in (
         f"{partly_here}:1:21: receivers::filelog: the receiver type 'filelog' is part of",
-        "the pipeline runs without processors [redaction]; its data passes unchanged where a processor is left out",
+        "the pipeline runs without processors [k8sattributes]; its data passes unchanged where a processor is left out",
         "the pipeline does not run because none of its receivers is available",
-        "left_out=['receivers::filelog', 'processors::redaction']",
+        "left_out=['receivers::filelog', 'processors::k8sattributes']",
         "stopped_pipelines=['logs']",
         "incomplete_pipelines=['traces']",
     ):
         assert part in result.output
     assert list(service.load().service.pipelines) == ["traces"]
+
+
+def test_run_starts_no_unprotected_pipeline_unless_told_to(tailrace, service, partly_here):
+    """A processor of a type that nobody knows may have masked something; alone, the second option is refused."""
+    arguments = ("run", "--config", partly_here, "--set", "processors.mask_cards={}")
+    arguments += ("--set", "service.pipelines.traces.processors=[mask_cards]")
+    refused = tailrace(*arguments, "--skip-missing")
+    assert (refused.exit_code, service.calls) == (1, [])
+    assert "without processors [mask_cards] data may leave that should not" in refused.output
+    assert tailrace(*arguments, "--allow-unprotected").exit_code == 1
+    forced = tailrace(*arguments, "--skip-missing", "--allow-unprotected")
+    assert forced.exit_code == 0
+    assert "its data passes unchanged where a processor is left out" in forced.output
 
 
 def test_the_last_event_names_all_that_is_left_out(tailrace, tmp_path):

@@ -11,6 +11,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from collector.model import Traces
 from collector.testing import traces
+from collector.wire.protobuf import read_varint
+from exporters.zipkin.protobuf import spans_protobuf
 from exporters.zipkin.spans import spans_json
 
 KINDS = {2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
@@ -146,10 +148,76 @@ def parsed(wire, default="none"):
     return found
 
 
+def from_protobuf(wire, default="none"):
+    """The protobuf form as the JSON form has it."""
+    number = ("", "CLIENT", "SERVER", "PRODUCER", "CONSUMER")
+    out = []
+    for tag, content in fields(spans_protobuf(Traces.from_wire(wire), default)):
+        assert tag == 1
+        span = {"tags": {}, "annotations": []}
+        for name, value in fields(content):
+            match name:
+                case 1:
+                    span["traceId"] = value.hex()[16:] if value.startswith(bytes(8)) else value.hex()
+                case 2 | 3:
+                    span[{2: "parentId", 3: "id"}[name]] = value.hex()
+                case 4:
+                    span["kind"] = number[value]
+                case 5:
+                    span["name"] = value.decode()
+                case 6:
+                    span["timestamp"] = int.from_bytes(value, "little")
+                case 7:
+                    span["duration"] = value
+                case 8 | 9:
+                    span[{8: "localEndpoint", 9: "remoteEndpoint"}[name]] = endpoint_of(value)
+                case 10:
+                    found = dict(fields(value))
+                    time = int.from_bytes(found.get(1, b""), "little")
+                    span["annotations"].append({"timestamp": time, "value": found.get(2, b"").decode()})
+                case 11:
+                    found = dict(fields(value))
+                    span["tags"][found.get(1, b"").decode()] = found.get(2, b"").decode()
+        out.append({key: value for key, value in span.items() if value or key not in {"tags", "annotations"}})
+    return out
+
+
+def without_zeros(spans):
+    """Protobuf does not write a time of 0."""
+    return [{key: value for key, value in span.items() if value != 0} for span in spans]
+
+
+def endpoint_of(content):
+    found = dict(fields(content))
+    made = {"serviceName": found[1].decode()} if 1 in found else {}
+    for number, key in ((2, "ipv4"), (3, "ipv6")):
+        if number in found:
+            made[key] = str(ipaddress.ip_address(found[number]))
+    return made | ({"port": found[4]} if 4 in found else {})
+
+
+def fields(message):
+    """(number, int or bytes) of each field."""
+    at = 0
+    while at < len(message):
+        tag, at = read_varint(message, at)
+        if tag & 7 == 0:
+            value, at = read_varint(message, at)
+        else:
+            length = 8
+            if tag & 7 == 2:
+                length, at = read_varint(message, at)
+            else:
+                assert tag & 7 == 1
+            value, at = message[at : at + length], at + length
+        yield tag >> 3, value
+
+
 def test_generated_traces():
     """A few hundred spans of several services, with events and links."""
     wire = traces(spans=400, services=3).wire
     assert parsed(wire) == slow(wire, "none")
+    assert from_protobuf(wire) == without_zeros(json.loads(spans_json(Traces.from_wire(wire), "none")))
 
 
 TEXTS = st.sampled_from(
@@ -209,8 +277,9 @@ def requests(draw):
 
 @given(wire=requests())
 def test_any_small_request_agrees_with_the_slow_translation(wire):
-    """Whatever texts, types, times and keys there are."""
+    """Whatever texts, types, times and keys there are; and the protobuf form has the same content."""
     assert parsed(wire) == slow(wire, "none")
+    assert from_protobuf(wire) == without_zeros(json.loads(spans_json(Traces.from_wire(wire), "none")))
 
 
 @pytest.mark.parametrize("name", ["", "none"])

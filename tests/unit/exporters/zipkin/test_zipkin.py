@@ -8,6 +8,7 @@ from aiohttp import web
 from collector.model import Signal, Traces, TracesBuilder
 from collector.testing import FakeHost, RecordingTelemetry, eventually, make_settings, traces
 from exporters.zipkin import factory
+from exporters.zipkin.protobuf import spans_protobuf
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ async def zipkin():
     async def take(request):
         server.content_types.add(request.content_type)
         if server.status == 202:
-            server.spans += json.loads(await request.read())
+            body = await request.read()
+            server.spans += json.loads(body) if request.content_type == "application/json" else [body]
         return web.Response(status=server.status)
 
     app = web.Application()
@@ -53,6 +55,17 @@ async def test_spans_arrive(zipkin, compression):
     await exporter.shutdown()
     assert zipkin.content_types == {"application/json"}
     assert telemetry.ledger.delivered[Signal.TRACES] == 300
+
+
+async def test_protobuf_is_sent_as_such(zipkin):
+    """With the type that Zipkin's servers expect."""
+    exporter = await started(zipkin.url, RecordingTelemetry(), format="proto")
+    await exporter.consume(traces(spans=3))
+    await eventually(lambda: bool(zipkin.spans))
+    await exporter.shutdown()
+    assert zipkin.content_types == {"application/x-protobuf"}
+    (body,) = zipkin.spans
+    assert body == spans_protobuf(traces(spans=3), "<missing service name>")
 
 
 async def test_spans_without_ids_are_dropped_and_counted(zipkin):
@@ -90,7 +103,6 @@ async def test_a_refusal_is_counted(zipkin):
     ("options", "message"),
     [
         ({}, "endpoint is required, for example http://localhost:9411/api/v2/spans"),
-        ({"endpoint": "http://a", "format": "proto"}, "'proto' is not available; use json"),
         ({"endpoint": "http://a", "format": "xml"}, "json"),
     ],
 )

@@ -12,11 +12,16 @@ async def stand_in():
     runners = []
 
     async def start(answers, *, unix=None, tls=None):
-        requests = []
+        requests, bodies = [], []
 
         async def answer(request):
             requests.append((request.method, request.path_qs, dict(request.headers)))
+            bodies.append(await request.text())
             found = answers.get((request.method, request.path))
+            if isinstance(found, list):  # one answer after the other, and the last one from then on
+                found = found.pop(0) if len(found) > 1 else found[0]
+            if isinstance(found, int):
+                return web.Response(status=found)
             if found is None:
                 return web.Response(status=404)
             required, body = found
@@ -31,10 +36,10 @@ async def stand_in():
         runners.append(runner)
         if unix is not None:
             await web.UnixSite(runner, unix).start()
-            return types.SimpleNamespace(address="", requests=requests)
+            return types.SimpleNamespace(address="", requests=requests, bodies=bodies)
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
         host, port = runner.addresses[0][:2]
-        return types.SimpleNamespace(address=f"{host}:{port}", host=host, port=port, requests=requests)
+        return types.SimpleNamespace(address=f"{host}:{port}", host=host, port=port, requests=requests, bodies=bodies)
 
     yield start
     for runner in runners:

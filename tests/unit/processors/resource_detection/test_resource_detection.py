@@ -3,6 +3,7 @@
 import os
 import platform
 import socket
+from datetime import UTC, datetime
 
 import pytest
 
@@ -10,12 +11,15 @@ from collector.gpu.backend import BackendUnavailableError, Device
 from collector.model import Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_settings
 from collector.testing import batch as make_batch
-from processors.resource_detection import factory, local, services
+from processors.resource_detection import aws, factory, local, services
+from processors.resource_detection.aws import Credentials, signed_headers
 
 VARIABLES = (
     "OTEL_RESOURCE_ATTRIBUTES", "OTEL_RESOURCE", "KUBERNETES_SERVICE_HOST", "AWS_LAMBDA_FUNCTION_NAME", "K_SERVICE",
     "HEROKU_APP_ID", "GAE_SERVICE", "CLOUD_RUN_JOB", "FUNCTION_TARGET", "DOCKER_HOST", "K8S_NODE_NAME",
-    "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_ENDPOINT_URL_EC2",
+    "AWS_ENDPOINT_URL_STS",
 )  # fmt: skip
 
 
@@ -111,27 +115,112 @@ EC2_FOUND = {
 }
 
 
+TAGS = """<?xml version="1.0"?><DescribeTagsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><tagSet>
+<item><resourceId>i-1</resourceId><resourceType>instance</resourceType><key>team</key><value>search &amp; ads</value></item>
+<item><resourceId>i-1</resourceId><resourceType>instance</resourceType><key>secret</key><value/></item>
+<item><resourceId>i-1</resourceId><resourceType>instance</resourceType><key>%s</key><value>%s</value></item>
+</tagSet></DescribeTagsResponse>"""
+TOKEN = {"X-aws-ec2-metadata-token": "t0ken"}
+ROLE = {
+    ("GET", "/latest/meta-data/iam/security-credentials/"): (TOKEN, "node\n"),
+    ("GET", "/latest/meta-data/iam/security-credentials/node"): (
+        TOKEN,
+        {"AccessKeyId": "AKI", "SecretAccessKey": "key", "Token": "session"},
+    ),
+}
+
+
 async def test_ec2(stand_in, monkeypatch):
     """With a token, and only the tags that match."""
     server = await stand_in(EC2)
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://{server.address}")
     assert await detected("ec2") == EC2_FOUND
-    assert await detected("ec2", ec2={"tags": ["^te"]}) == EC2_FOUND | {"ec2.tag.team": "search"}
+    options = {"tags": ["^te"], "tags_from_imds": True}
+    assert await detected("ec2", ec2=options) == EC2_FOUND | {"ec2.tag.team": "search"}
 
 
-@pytest.mark.parametrize(
-    ("options", "keys"),
-    [
-        ({"max_attempts": 3, "max_backoff": "20s"}, []),
-        ({"max_attempts": 5, "max_backoff": "1m"}, ["max_attempts", "max_backoff"]),
-        ({"tags": ["^te"]}, ["tags"]),
-        ({"tags": ["^te"], "tags_from_imds": True}, []),
-    ],
-)
-def test_ec2_settings_that_differ_from_the_collector_are_named(options, keys):
-    """Retries follow the interval of the processor, and tags come from the metadata service only."""
-    config = factory.config_type.model_validate({"detectors": ["ec2"], "ec2": options})
-    assert [key for key, _ in config.ec2.warnings()] == keys
+async def test_tags_of_the_ec2_api(stand_in, monkeypatch):
+    """Asked for with a signature by the credentials of the instance, of the environment or of the pod."""
+    server = await stand_in(EC2 | ROLE | {("POST", "/"): ({"x-amz-security-token": "session"}, TAGS % ("a", "b"))})
+    url = f"http://{server.address}"
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", url)
+    expected = EC2_FOUND | {"ec2.tag.team": "search & ads"}
+    assert await detected("ec2", ec2={"tags": ["^te"]}) == expected
+    method, _, headers = server.requests[-1]
+    assert method == "POST"
+    assert headers["Authorization"].startswith("AWS4-HMAC-SHA256 Credential=AKI/")
+    assert "Action=DescribeTags" in server.bodies[-1]
+    assert "Filter.1.Value.1=i-1" in server.bodies[-1]
+    for name, value in (("ACCESS_KEY_ID", "OWN"), ("SECRET_ACCESS_KEY", "x"), ("SESSION_TOKEN", "session")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    assert await detected("ec2", ec2={"tags": ["^te"]}) == expected
+    assert "Credential=OWN/" in server.requests[-1][2]["Authorization"]
+
+
+async def test_credentials_of_a_pod(stand_in, monkeypatch, tmp_path):
+    """Those of its service account, for which the token is exchanged, or those of EKS Pod Identity."""
+    token = tmp_path / "token"
+    token.write_text("jwt\n")
+    answer = (
+        "<R><AccessKeyId>STS</AccessKeyId><SecretAccessKey>x</SecretAccessKey><SessionToken>session</SessionToken></R>"
+    )
+    tags = await stand_in({("POST", "/"): ({"x-amz-security-token": "session"}, TAGS % ("a", "b"))})
+    sts = await stand_in({("POST", "/"): ({}, answer)})
+    imds = await stand_in(EC2)
+    agent = {"AccessKeyId": "AGENT", "SecretAccessKey": "x", "Token": "session"}
+    pods = await stand_in({("GET", "/v1/credentials"): ({"Authorization": "jwt"}, agent)})
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://{imds.address}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", f"http://{tags.address}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", f"http://{sts.address}")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123:role/tailrace")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(token))
+    await detected("ec2", ec2={"tags": ["."]})
+    assert "Credential=STS/" in tags.requests[-1][2]["Authorization"]
+    assert "WebIdentityToken=jwt" in sts.bodies[-1]
+    monkeypatch.delenv("AWS_ROLE_ARN")
+    monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"http://{pods.address}/v1/credentials")
+    monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(token))
+    await detected("ec2", ec2={"tags": ["."]})
+    assert "Credential=AGENT/" in tags.requests[-1][2]["Authorization"]
+
+
+def test_signatures_are_those_of_aws():
+    """The case post-x-www-form-urlencoded of the test suite of Signature Version 4."""
+    credentials = Credentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY")
+    now = datetime(2015, 8, 30, 12, 36, tzinfo=UTC)
+    headers = signed_headers(
+        credentials, "us-east-1", "service", "https://example.amazonaws.com", b"Param1=value1", now
+    )
+    assert headers["authorization"].endswith(
+        "Signature=ff11897932ad3f4e8b18135d722051e5ac45fc38421b1da7b9d196a0fe09473a"
+    )
+
+
+@pytest.mark.parametrize(("attempts", "count"), [(1, 0), (3, 1)])
+async def test_requests_are_repeated_as_often_as_configured(stand_in, monkeypatch, attempts, count):
+    """After failures that may pass; the pauses are random, but none is longer than ``max_backoff``."""
+    failing = EC2 | {("GET", "/latest/meta-data/hostname"): [503, 429, EC2["GET", "/latest/meta-data/hostname"]]}
+    server = await stand_in(failing)
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://{server.address}")
+    pauses = []
+
+    async def sleep(seconds):
+        pauses.append(seconds)
+
+    monkeypatch.setattr(aws.asyncio, "sleep", sleep)
+    found = await detected("ec2", ec2={"max_attempts": attempts, "max_backoff": "10ms"})
+    assert (found == EC2_FOUND) == bool(count)
+    assert len(pauses) == attempts - 1
+    assert all(0 <= pause <= 0.01 for pause in pauses)
+
+
+async def test_refusals_are_not_repeated(stand_in, monkeypatch):
+    """They would be the same again."""
+    server = await stand_in({("PUT", "/latest/api/token"): 403})
+    monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", f"http://{server.address}")
+    assert await detected("ec2") == {}
+    assert len(server.requests) == 1
 
 
 async def test_eks(stand_in, authority, monkeypatch):
@@ -146,6 +235,18 @@ async def test_eks(stand_in, authority, monkeypatch):
     assert await detected("eks") == {"cloud.provider": "aws", "cloud.platform": "aws_eks"}
     options = {"resource_attributes": {"host.id": {"enabled": True}}}
     assert (await detected("eks", eks=options))["host.id"] == "i-1"
+    named = {"resource_attributes": {"k8s.cluster.name": {"enabled": True}}}
+    for key, value, expected in (
+        ("aws:eks:cluster-name", "main", "main"),
+        ("eks:cluster-name", "main", "main"),
+        ("kubernetes.io/cluster/main", "owned", "main"),
+        ("other", "main", None),
+    ):
+        tags = await stand_in({("POST", "/"): ({}, TAGS % (key, value))})
+        monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", f"http://{tags.address}")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "OWN")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+        assert (await detected("eks", eks=named)).get("k8s.cluster.name") == expected
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST")
     assert await detected("eks") == {}
 

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -10,7 +11,9 @@ import pytest
 from collector.model import Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, Sink, eventually, make_settings
 from receivers.host_metrics import factory, scrapers
+from receivers.host_metrics.config import ProcessConfig
 from receivers.host_metrics.metrics import METRICS
+from receivers.host_metrics.scrapers import Machine
 
 PROC = {
     "meminfo": "MemTotal: 1000 kB\nMemFree: 200 kB\nMemAvailable: 600 kB\nBuffers: 50 kB\nCached: 300 kB\n"
@@ -215,6 +218,84 @@ async def test_what_only_the_owner_of_a_process_may_see(monkeypatch, mute, count
     found, _ = await collected(telemetry, scrapers={"process": mute})
     assert "process.cpu.time" in {key[0] for key in found}
     assert telemetry.value("tailrace_host_metrics_errors", scraper="process") == count
+
+
+@pytest.mark.parametrize(
+    ("method", "mute", "attribute"),
+    [("name", "mute_process_name_error", None), ("username", "mute_process_user_error", "process.owner")],
+)
+@pytest.mark.parametrize("is_muted", [False, True])
+async def test_what_may_not_be_read_of_a_process(monkeypatch, method, mute, attribute, is_muted):
+    """It is counted unless it is muted. A process without a name is not reported, one without an owner is."""
+
+    def refuse(self):
+        raise psutil.AccessDenied(self.pid)
+
+    monkeypatch.setattr(psutil.Process, method, refuse)
+    monkeypatch.setattr(psutil, "pids", lambda: [os.getpid()])
+    telemetry = RecordingTelemetry()
+    found, batch = await collected(telemetry, scrapers={"process": {mute: is_muted}, "load": {}})
+    assert telemetry.value("tailrace_host_metrics_errors", scraper="process") == (0 if is_muted else 1)
+    assert ("process.cpu.time" in {key[0] for key in found}) == (attribute is not None)
+    if attribute:
+        assert not batch.attribute(attribute, "resources").present.any()
+        assert batch.attribute("process.pid", "resources").present.any()
+
+
+async def test_control_groups_and_other_attributes_of_a_process(monkeypatch, tmp_path):
+    """Off by default; what cannot be read is counted unless it is muted."""
+    monkeypatch.setattr(psutil, "pids", lambda: [os.getpid()])
+    switches = {"process.cgroup": {"enabled": True}, "process.owner": {"enabled": False}}
+    _, batch = await collected(scrapers={"process": {"resource_attributes": switches}})
+    expected = Path("/proc/self/cgroup").read_text(encoding="utf-8").strip()
+    assert batch.attribute("process.cgroup", "resources").text.to_list() == [expected or None]
+    assert not batch.attribute("process.owner", "resources").present.any()
+    _, batch = await collected(scrapers={"process": {}})
+    assert not batch.attribute("process.cgroup", "resources").present.any()
+    (tmp_path / "proc").symlink_to("/proc")
+    real = Path.open
+
+    def refuse(self, *args, **options):
+        if self.name == "cgroup":
+            raise PermissionError(13, "Permission denied")
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    for is_muted in (False, True):
+        telemetry = RecordingTelemetry()
+        options = {"resource_attributes": switches, "mute_process_cgroup_error": is_muted}
+        await collected(telemetry, root_path=str(tmp_path), scrapers={"process": options})
+        assert telemetry.value("tailrace_host_metrics_errors", scraper="process") == (0 if is_muted else 1)
+
+
+def test_another_root_is_that_of_one_thread(root):
+    """The memory limiter, and whatever else asks psutil meanwhile, reads the process's own /proc."""
+    inside, done = threading.Event(), threading.Event()
+    seen = {}
+
+    def collect():
+        with Machine(root).psutil():
+            seen["inside"] = psutil.PROCFS_PATH
+            inside.set()
+            done.wait(30)
+        seen["after"] = psutil.PROCFS_PATH
+
+    thread = threading.Thread(target=collect)
+    thread.start()
+    assert inside.wait(30)
+    seen["elsewhere"] = psutil.PROCFS_PATH
+    resident_bytes = psutil.Process().memory_info().rss
+    done.set()
+    thread.join(30)
+    assert seen == {"inside": f"{root}/proc", "elsewhere": "/proc", "after": "/proc"}
+    assert resident_bytes > 0
+
+
+@pytest.mark.parametrize("name", ["process.unknown", "host.name"])
+def test_unknown_attributes_of_a_process_are_refused(name):
+    """With those that there are."""
+    with pytest.raises(ValueError, match=f"'{name}' is not an attribute; expected some of process.cgroup"):
+        ProcessConfig.model_validate({"resource_attributes": {name: {"enabled": True}}})
 
 
 class HangingFileSystem:
