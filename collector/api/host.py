@@ -443,6 +443,14 @@ class Host(Protocol):
         """Seconds since the start."""
         ...
 
+    def shutdown_time_left_s(self) -> float:
+        """How many seconds ``shutdown`` of this component may still take. It is cancelled a second after that.
+
+        The time may become shorter while ``shutdown`` runs, for example if a replaced component drains in the
+        background and the service is asked to stop.
+        """
+        ...
+
     def overview(self) -> Overview:
         """The pipelines, components and counts of the running service."""
         ...

@@ -1,5 +1,6 @@
 """The service as one component sees it, and what the component reported or registered."""
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -56,6 +57,8 @@ class ComponentHost(Host):
         """The ids that the component asked for."""
         self.is_leaving = False
         """A reload removes or replaces the component."""
+        self.shutdown_deadline_s = float("inf")
+        """When ``shutdown`` must have ended, on the loop's clock."""
         self.status, self.message = Status.STARTING, ""
         self.status_since_s = self.uptime_s()
         """When the component got this status, as uptime."""
@@ -93,6 +96,10 @@ class ComponentHost(Host):
     def uptime_s(self) -> float:
         """See :class:`collector.api.Host`."""
         return self._service.telemetry.uptime_s()
+
+    def shutdown_time_left_s(self) -> float:
+        """See :class:`collector.api.Host`."""
+        return max(self.shutdown_deadline_s - asyncio.get_running_loop().time(), 0.0)
 
     def overview(self) -> Overview:
         """See :class:`collector.api.Host`."""

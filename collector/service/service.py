@@ -25,7 +25,7 @@ from collector.service.exchange import Exchange
 from collector.service.graph import Environment, Graph, StartError, build
 from collector.service.host import AdminHandler, ComponentHost
 from collector.service.ledger import Ledger
-from collector.service.lifecycle import Lifecycle
+from collector.service.lifecycle import LAST_CHANCE_S, Lifecycle
 from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.sockets import ListeningSockets
 from collector.service.telemetry import ServiceTelemetry
@@ -35,7 +35,7 @@ from config.model import Config, LogsTelemetry
 __all__ = ["Service"]
 
 _DRAINING_MAX: Final = 3
-"""Old graphs that drain at a time; a further reload waits until one of them has ended."""
+"""Old graphs that drain at a time; before a further reload the oldest one has to end within the shutdown timeout."""
 _ERRORS = frozenset({Status.RECOVERABLE_ERROR, Status.PERMANENT_ERROR, Status.FATAL_ERROR})
 _HEALTHY = frozenset({Status.STARTING, Status.OK, Status.STOPPING, Status.STOPPED, Status.RECOVERABLE_ERROR})
 _INVALID: Final = "the new configuration is invalid; the previous one keeps running"
@@ -213,13 +213,16 @@ class Service:
         await asyncio.gather(self._lifecycle.end(self._graph.nodes(), deadline_s), self._end_draining(deadline_s))
 
     async def _end_draining(self, deadline_s: float) -> None:
-        draining = dict(self._draining)
-        if draining:
-            await asyncio.wait(draining, timeout=max(0.0, deadline_s - asyncio.get_running_loop().time()))
-        for task, exchange in draining.items():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await self._lifecycle.end(exchange.leaving, deadline_s)
+        await asyncio.gather(*(self._end_drain(*drain, deadline_s) for drain in list(self._draining.items())))
+
+    async def _end_drain(self, task: asyncio.Task[None], exchange: Exchange, deadline_s: float) -> None:
+        """Let what drains after a reload end by ``deadline_s``."""
+        exchange.hasten(deadline_s)
+        # What uses its time to the end is left alone while it accounts for the remainder.
+        await asyncio.wait({task}, timeout=max(0.0, deadline_s - asyncio.get_running_loop().time()) + LAST_CHANCE_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await self._lifecycle.end(exchange.leaving, deadline_s)
 
     def _log_ledger(self) -> None:
         """One event per node and signal, so that every log encoding stays readable and can be searched."""
@@ -301,8 +304,9 @@ class Service:
 
     async def _exchange_graphs(self, config: Config) -> str:
         old = self._graph
-        while len(self._draining) >= _DRAINING_MAX:
-            await asyncio.wait(self._draining, return_when=asyncio.FIRST_COMPLETED)
+        if len(self._draining) >= _DRAINING_MAX:
+            ((task, oldest), *_) = self._draining.items()
+            await self._end_drain(task, oldest, self._deadline_s())
         instance_id = _configured_instance_id(config) or self.instance_id
         try:
             new = build(config, replace(self._environment, instance_id=instance_id), old)
@@ -362,9 +366,8 @@ class Service:
     async def _wait_for_sole_use(self, exchange: Exchange) -> None:
         """Wait for components of earlier graphs that still use a file or a storage that a new component needs."""
         needed = exchange.needs()
-        users = [task for task, draining in self._draining.items() if draining.uses() & needed]
-        if users:
-            await asyncio.wait(users)
+        users = [drain for drain in self._draining.items() if drain[1].uses() & needed]
+        await asyncio.gather(*(self._end_drain(*drain, self._deadline_s()) for drain in users))
 
     async def _restore(self, exchange: Exchange, old: Graph) -> None:
         """Return to the previous configuration after a reload that had begun to end it."""

@@ -345,10 +345,17 @@ class FakeListeningSocket:
 class FakeHost:
     """The service as a component sees it; tests can read what components registered."""
 
-    def __init__(self, extensions: Mapping[str, Any] | None = None, admission: FakeAdmission | None = None) -> None:
+    def __init__(
+        self,
+        extensions: Mapping[str, Any] | None = None,
+        admission: FakeAdmission | None = None,
+        *,
+        shutdown_timeout_s: float = 10.0,
+    ) -> None:
         self._admission = admission or FakeAdmission()
         self.extensions = dict(extensions or {})
         self.is_ready = True
+        self.shutdown_timeout_s = shutdown_timeout_s
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
         self.readiness_checks: list[Callable[[], str]] = []
         self.routes: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
@@ -385,6 +392,10 @@ class FakeHost:
     def uptime_s(self) -> float:
         """Always 1."""
         return 1.0
+
+    def shutdown_time_left_s(self) -> float:
+        """``shutdown_timeout_s``."""
+        return self.shutdown_timeout_s
 
     def overview(self) -> Overview:
         """``shown``."""
