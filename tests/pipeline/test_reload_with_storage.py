@@ -1,4 +1,4 @@
-"""Reload of exporters whose queue is in a real ``file_storage``: nothing is sent twice, refused or lost."""
+"""Reload of exporters that still have data, most of them in a real ``file_storage``: nothing is sent twice or lost."""
 
 import asyncio
 
@@ -6,6 +6,7 @@ import pytest
 from fault_rig import FaultRig
 from fault_sinks import HttpSink
 
+from collector.service.lifecycle import LAST_CHANCE_S
 from collector.testing import eventually
 from config.load import load
 
@@ -63,6 +64,22 @@ async def test_what_is_never_answered_is_sent_again_by_the_successor(sink, tmp_p
             sink.gate.set()
             await rig.settled()
             assert rig.row().delivered == 20
+
+
+async def test_a_replaced_exporter_may_take_longer_than_a_shutdown(sink):
+    """Its queue is in memory; what it was sending is delivered, however short the time for a shutdown is."""
+    async with sink:
+        rig = FaultRig("otlp_http", sink)
+        rig.text = rig.text.replace("timeout: 300ms", "timeout: 60s")
+        async with rig.running(shutdown_timeout_s=0.1):
+            await rig.send(2)
+            await eventually(lambda: sink.begun == 2)
+            assert await rig.service.reload(changed(rig, 1))
+            over_s = asyncio.get_running_loop().time() + 0.1 + LAST_CHANCE_S
+            await eventually(lambda: asyncio.get_running_loop().time() > over_s)
+            sink.gate.set()
+            await rig.settled()
+            assert (rig.row().delivered, sink.begun) == (20, 2)
 
 
 async def test_a_shutdown_that_gives_the_reload_up_lets_the_exporter_send_again(sink, tmp_path):
