@@ -217,6 +217,14 @@ class StateStore(Protocol):
         """
         ...
 
+    def discard(self) -> None:
+        """Remove the value, because a later process must not continue from it. Blocking, but quick.
+
+        Raises:
+            OSError: it could not be removed. A full disk is no obstacle.
+        """
+        ...
+
 
 @runtime_checkable
 class StorageExtension(Protocol):

@@ -79,7 +79,9 @@ class HoldingStage(Stage, Generic[B]):
         self._hands_over = False
         self._storage_id, self._successor_storage_id = storage, storage
         self.keeps_held_items = bool(storage)
-        self._saved = SavedState(settings, "processors", kind="tail_sampling", version=_VERSION, has_keys=False)
+        self._saved = SavedState(
+            settings, "processors", kind="tail_sampling", version=_VERSION, has_keys=False, may_be_behind=True
+        )
         self._stored = StoredRows[B](self._saved, self._note_unstored) if storage else None
         self._is_taken_over = False
         self._checkpointing = PeriodicTask(self._save, checkpoint_interval_s or 1.0, settings.clock)

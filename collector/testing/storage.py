@@ -153,6 +153,10 @@ class FakeStateStore:
         self.value = value
         self.save_count += 1
 
+    def discard(self) -> None:
+        """See :class:`collector.api.StateStore`."""
+        self.value = None
+
 
 class FakeStorage:
     """A :class:`collector.api.StorageExtension`: pass it to ``FakeHost(extensions={"file_storage": FakeStorage()})``.
