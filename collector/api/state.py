@@ -193,7 +193,8 @@ class SavedState:
 
     def failed(self, operation: str, error: OSError) -> None:
         """Count and report that something could not be kept: ``save`` a state, ``discard`` an old one, ``store`` a
-        batch."""
+        batch.
+        """
         self._count(operation)
         if operation not in self._errors:
             self._settings.telemetry.log.warning(
