@@ -192,9 +192,7 @@ class SavedState:
         return value
 
     def failed(self, operation: str, error: OSError) -> None:
-        """Count and report that something could not be kept: ``save`` a state, ``discard`` an old one, ``store`` a
-        batch.
-        """
+        """Count and report a failure of an operation: ``save`` a state, ``discard`` an old one, ``store`` a batch."""
         self._count(operation)
         if operation not in self._errors:
             self._settings.telemetry.log.warning(
