@@ -138,6 +138,13 @@ class ReceiverOutput(Output, Protocol):
         """
         ...
 
+    def refuse_unread(self, reason: str) -> None:
+        """Count a request that was refused before it was decoded, because of its length or for lack of memory.
+
+        Nobody knows how many items it has: it counts as one.
+        """
+        ...
+
     def for_transport(self, transport: str) -> "ReceiverOutput":
         """The same door, counting under the label ``transport`` (``grpc``, ``http``).
 

@@ -235,6 +235,8 @@ class Sink:
         self.fail_with = fail_with
         self.refused_count = 0
         self.transports: list[str] = []
+        self.unread: list[str] = []
+        """Reasons of requests that were refused before they were decoded."""
         self._answers: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -264,6 +266,10 @@ class Sink:
             self.refused_count += batch.item_count
             raise self.fail_with
         self.batches.append(batch)
+
+    def refuse_unread(self, reason: str) -> None:
+        """Record it in ``unread``."""
+        self.unread.append(reason)
 
     def try_consume_request(self, wire: bytes, context: Context, on_done: OnReceipt) -> None:
         """``consume_request``, reporting through a callback."""

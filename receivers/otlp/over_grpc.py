@@ -18,7 +18,7 @@ from collector.otlp.names import GRPC_METHODS
 from collector.transport.grpc.method import Aborted, Call, Method, Reply
 from receivers.otlp.config import OTLPGRPCConfig
 from receivers.otlp.context import ContextCache
-from receivers.otlp.responses import failure_of, partial_success_proto
+from receivers.otlp.responses import UNREAD_REASONS, failure_of, partial_success_proto
 
 __all__ = ["OTLPOverGRPC", "descriptor_files"]
 
@@ -32,9 +32,16 @@ class OTLPOverGRPC:
         self._include_metadata = config.include_metadata
         self._keeps_nothing = not config.include_metadata and config.auth is None
         self._contexts = contexts
+        by_signal = {signal: output.for_transport("grpc") for signal, output in outputs.items()}
         self.methods: dict[str, Method] = {
-            GRPC_METHODS[signal]: self._method(output.for_transport("grpc")) for signal, output in outputs.items()
+            GRPC_METHODS[signal]: self._method(output) for signal, output in by_signal.items()
         }
+        self._outputs = {self.methods[GRPC_METHODS[signal]]: output for signal, output in by_signal.items()}
+
+    def refuse_unread(self, method: Method, reason: str) -> None:
+        """Count a request for ``method`` that could not be read for ``reason``."""
+        if reason in UNREAD_REASONS:
+            self._outputs[method].refuse_unread(reason)
 
     def _method(self, output: ReceiverOutput) -> Method:
         consume_request, context_of = output.try_consume_request, self._context

@@ -18,10 +18,13 @@ from collector.api import ConsumeError, PermanentError, Receipt, RetryableError
 from collector.model import MalformedBatch, Signal
 from collector.wire.protobuf import field, varint
 
-__all__ = ["WHOLE_REQUEST", "Failure", "failure_of", "partial_success_json", "partial_success_proto"]
+__all__ = ["UNREAD_REASONS", "WHOLE_REQUEST", "Failure", "failure_of", "partial_success_json", "partial_success_proto"]
 
 WHOLE_REQUEST: Final = "request"
 """The field of a BadRequest whose error is not in one field, such as a syntax error."""
+
+UNREAD_REASONS: Final = frozenset({"memory_limit", "too_large"})
+"""Why a request is refused although its content is valid: unlike an invalid one, it counts in the ledger."""
 
 _REJECTED: Final = {
     Signal.TRACES: "rejectedSpans",

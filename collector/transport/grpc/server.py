@@ -78,9 +78,12 @@ class GRPCServer(BaseGRPCServer):
         on_refused: Callable[[str], None],
         on_closed: Callable[[str], None],
         files: Mapping[str, descriptor_pb2.FileDescriptorProto],
+        on_unread: Callable[[Method, str], None] | None = None,
         http: HTTPServer | None = None,
     ) -> None:
-        super().__init__(config, key=key, addresses=addresses, clock=clock, log=log, on_refused=on_refused)
+        super().__init__(
+            config, key=key, addresses=addresses, clock=clock, log=log, on_refused=on_refused, on_unread=on_unread
+        )
         self._methods = {path.encode(): method for path, method in methods.items()}
         self._streaming: dict[bytes, OpenStreaming] = {}
         self._files = files
@@ -252,7 +255,7 @@ class GRPCServer(BaseGRPCServer):
                 self._decompress_off_loop(encoding, message, self.max_bytes, on_done, reply)
             else:
                 reply(self._decompression_failure(exc))
-        except (BadEncoding, RetryableError) as exc:
+        except (BadEncoding, RetryableError, MemoryError) as exc:
             reply(self._decompression_failure(exc))
         else:
             on_done(decompressed)
