@@ -462,6 +462,10 @@ class Host(Protocol):
         """The pipelines, components and counts of the running service."""
         ...
 
+    def configuration(self) -> Mapping[str, Any]:
+        """The running configuration with all defaults, as in the file; secrets are redacted."""
+        ...
+
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """Add a line to ``/health``."""
         ...

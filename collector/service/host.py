@@ -45,6 +45,10 @@ class HostService(Protocol):
         """What an extension may show of the service."""
         ...
 
+    def configuration(self) -> Mapping[str, Any]:
+        """The running configuration, secrets redacted."""
+        ...
+
 
 class ComponentHost(Host):
     """A :class:`collector.api.Host`."""
@@ -104,6 +108,10 @@ class ComponentHost(Host):
     def overview(self) -> Overview:
         """See :class:`collector.api.Host`."""
         return self._service.overview()
+
+    def configuration(self) -> Mapping[str, Any]:
+        """See :class:`collector.api.Host`."""
+        return self._service.configuration()
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """See :class:`collector.api.Host`."""

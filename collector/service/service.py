@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -30,6 +30,7 @@ from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.sockets import ListeningSockets
 from collector.service.telemetry import ServiceTelemetry
 from collector.text.cache import cached_text_bytes
+from config.dump import effective
 from config.model import Config, LogsTelemetry
 
 __all__ = ["Service"]
@@ -473,6 +474,10 @@ class Service:
             statuses={name: f"{host.status}: {host.message}".rstrip(": ") for name, host in self._hosts().items()},
             ledger=tuple(row.to_json() for row in self.ledger.snapshot()),
         )
+
+    def configuration(self) -> Mapping[str, Any]:
+        """The running configuration, secrets redacted."""
+        return effective(self.config)
 
     def _register_metrics(self) -> None:
         register_memory_metrics(self.telemetry, self.admission)

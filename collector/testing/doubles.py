@@ -407,6 +407,10 @@ class FakeHost:
         """``shown``."""
         return self.shown
 
+    def configuration(self) -> Mapping[str, Any]:
+        """Empty."""
+        return {}
+
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """Record it in ``checks``."""
         self.checks[name] = check
