@@ -423,6 +423,8 @@ class QueuedExporter(Exporter, Generic[P]):
             storage = await self.open_storage(host, name) if self.waits_for_storage else None
             restored_count = queue.open(storage, host.admission.charge, self._settlements[signal])
             known_count = self._left.pop(self._place(signal), 0)
+            if storage is not None and not known_count:  # a predecessor in this process would know what is lost
+                self._settlements[signal].drop_lost(storage.lost_item_count)
             if restored_count > known_count:
                 self.telemetry.created(signal, restored_count - known_count)
             elif restored_count < known_count:

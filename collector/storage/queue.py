@@ -134,6 +134,11 @@ class FileQueue:
         )
 
     @property
+    def lost_item_count(self) -> int:
+        """See :class:`collector.api.QueueStorage`."""
+        return self._damage.lost_item_count
+
+    @property
     def drops_oldest(self) -> bool:
         """See :class:`collector.api.QueueStorage`."""
         return self._limits.when_full == "drop_oldest"

@@ -308,6 +308,9 @@ class HoldingStage(Stage, Generic[B]):
     async def _open_storage(self, host: Host, stored: StoredRows[B]) -> None:
         extension = self._saved.extension(host, self._storage_id)
         stored.storage = await extension.queue(self._saved.name, when_full="reject_newest")
+        if (lost_count := stored.storage.lost_item_count) and not self._is_taken_over:
+            self._settings.telemetry.created(self._signal, lost_count)
+            self._settings.telemetry.dropped(self._signal, lost_count, "storage_damaged")
         parts = await self._saved.open(host, self._storage_id, fingerprint="", restores=not self._is_taken_over)
         released: Parts = StoredRows.NOTHING_RELEASED
         if parts is not None:
