@@ -502,6 +502,7 @@ class Service:
             "1 while the service is running, 0 while it starts or stops",
             lambda: float(self._is_ready),
         )
+        gauge("tailrace_service_tasks", "Tasks of the event loop", lambda: float(len(asyncio.all_tasks())))
         gauge(
             "tailrace_service_draining_graphs",
             "Previous configurations whose components are still draining after a reload",
