@@ -16,7 +16,9 @@ _END: Final = None
 
 
 class Worker:
-    """Does what it is given in one thread, in order. The thread starts with the first piece of work.
+    """Does what it is given in one thread, in order, for one event loop.
+
+    The thread starts with the first piece of work.
 
     The thread does not keep the process alive: a disk that hangs must not prevent its end.
     """
@@ -25,10 +27,13 @@ class Worker:
         self._name = name
         self._work: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # to look it up each time costs a system call (getpid)
 
     def submit(self, work: Callable[[], T], on_done: Callable[[T | Exception], None]) -> None:
         """Call ``work`` in the thread, then ``on_done`` on the running event loop with its result or exception."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self._thread.start()
