@@ -49,7 +49,8 @@ class Commit:
 
     def run(self) -> None:
         """Do it (blocking)."""
-        save_acks(self.acks)
+        if self.acks:
+            save_acks(self.acks)
         if self.complete is not None:
             complete_segment(self.complete, self.complete_entries)
         if self.is_new:
