@@ -1,11 +1,11 @@
-"""Keep the whole gateway busy and watch that nothing grows: memory, descriptors, threads; then compare the books.
+"""Keep the whole gateway busy and watch that nothing grows (memory, descriptors, threads, tasks); compare the books.
 
-``make soak`` runs it for an hour (``DURATION=300`` for five minutes). The gateway is a process of its own with a queue
-on disk, four senders and a reload once a minute. ``--overload`` sends ten times what a slow backend takes instead,
-with a limit of memory.
+``make soak`` runs it for an hour (``DURATION=300`` for five minutes). The gateway is a process of its own with queues
+and state on disk, a sampler, a cap, span metrics, two senders of each signal and a reload once a minute. ``--overload``
+sends ten times what a slow backend takes instead, with a limit of memory.
 
 Exits with 1, and the reason, if the resident memory of the last quarter is more than 20 % above that of the second, if
-descriptors or threads grow, if the ledger is not balanced, or if the exporter and the sink differ.
+descriptors, threads or tasks grow, if the ledger is not balanced, or if the exporter and the sink differ.
 """
 
 import argparse
@@ -17,20 +17,28 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
 import psutil
 from aiohttp import web
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.testing import free_port, traces_request
+from collector.model import EMPTY_CONTEXT, Signal, batch_type
+from collector.testing import free_port, request
 
 CONFIG = """
 extensions: {{file_storage: {{directory: "{folder}/storage", create_directory: true}}}}
 receivers: {{otlp: {{protocols: {{http: {{endpoint: "127.0.0.1:{port}"}}}}}}}}
-processors: {{memory_limiter: {{check_interval: 200ms, limit_mib: {limit_mib}}}}}
+processors:
+  memory_limiter: {{check_interval: 200ms, limit_mib: {limit_mib}}}
+  tail_sampling:
+    tail_storage: {storage}
+    decision_wait: 2s
+    policies: [{{name: all, type: always_sample}}]
+  cardinality: {{storage: {storage}, limit: 20, overflow: {{flush_interval: 1s}}}}
+connectors: {{span_metrics: {{storage: {storage}, metrics_flush_interval: 1s}}}}
 exporters:
   otlp_http:
     endpoint: "http://127.0.0.1:{sink}"
@@ -39,8 +47,14 @@ exporters:
 service:
   extensions: [file_storage]
   telemetry: {{metrics: {{address: "127.0.0.1:{admin}"}}}}
-  pipelines: {{traces: {{receivers: [otlp], processors: [memory_limiter], exporters: [otlp_http]}}}}
+  pipelines:
+{pipelines}
 """
+PIPELINES = """    traces: {receivers: [otlp], processors: [memory_limiter, tail_sampling], exporters: [otlp_http]}
+    traces/counted: {receivers: [otlp], processors: [memory_limiter], exporters: [span_metrics]}
+    metrics: {receivers: [otlp, span_metrics], processors: [memory_limiter, cardinality], exporters: [otlp_http]}
+    logs: {receivers: [otlp], processors: [memory_limiter], exporters: [otlp_http]}"""
+OVERLOADED = "    traces: {receivers: [otlp], processors: [memory_limiter], exporters: [otlp_http]}"
 _ITEMS = 100
 _RELOAD_INTERVAL_S = 60.0
 _STEADY_GROWTH_MAX = 1.2
@@ -58,6 +72,7 @@ class Sample:
     rss_bytes: int
     descriptors: int
     threads: int
+    tasks: int
     taken: int
 
 
@@ -65,27 +80,30 @@ class Sample:
 class Books:
     """Items as the senders and the sink count them."""
 
-    acknowledged: int = 0
+    acknowledged: Counter[str] = field(default_factory=Counter)
+    """By signal."""
     refused_requests: int = 0
     without_retry_after: int = 0
-    taken: int = 0
+    taken: Counter[str] = field(default_factory=Counter)
+    """By signal."""
     delay_s: float = 0.0
     samples: list[Sample] = field(default_factory=list)
 
 
 async def start_sink(books: Books) -> tuple[web.AppRunner, int]:
-    """A server that counts the spans it takes, after ``books.delay_s`` for each of them."""
+    """A server that counts the items it takes, after ``books.delay_s`` for each of them."""
 
     async def take(request: web.Request) -> web.Response:
-        message = ExportTraceServiceRequest.FromString(await request.read())
-        items = sum(len(scope.spans) for group in message.resource_spans for scope in group.scope_spans)
+        signal_ = request.match_info["signal"]
+        checked = batch_type(Signal(signal_)).check(await request.read(), EMPTY_CONTEXT)
+        items = checked.batch.item_count if checked.batch is not None else 0
         if books.delay_s:
             await asyncio.sleep(books.delay_s * items)
-        books.taken += items
+        books.taken[signal_] += items
         return web.Response()
 
     app = web.Application(client_max_size=1 << 30)
-    app.router.add_post("/v1/traces", take)
+    app.router.add_post("/v1/{signal}", take)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -93,7 +111,9 @@ async def start_sink(books: Books) -> tuple[web.AppRunner, int]:
     return runner, runner.addresses[0][1]
 
 
-async def send(books: Books, port: int, requests: list[bytes], stop: asyncio.Event, pause_s: float) -> None:
+async def send(
+    books: Books, port: int, signal_: Signal, requests: list[bytes], stop: asyncio.Event, pause_s: float
+) -> None:
     """Post requests, at most one every ``pause_s``, until ``stop`` is set; a refused one is not repeated."""
     headers = {"Content-Type": "application/x-protobuf"}
     number = 0
@@ -101,22 +121,22 @@ async def send(books: Books, port: int, requests: list[bytes], stop: asyncio.Eve
         while not stop.is_set():
             number += 1
             wire = requests[number % len(requests)]
-            async with session.post(f"http://127.0.0.1:{port}/v1/traces", data=wire, headers=headers) as answer:
+            async with session.post(f"http://127.0.0.1:{port}/v1/{signal_}", data=wire, headers=headers) as answer:
                 await answer.read()
             if answer.status == 200:
-                books.acknowledged += _ITEMS
+                books.acknowledged[str(signal_)] += _ITEMS
             else:
                 books.refused_requests += 1
                 books.without_retry_after += "Retry-After" not in answer.headers
             await asyncio.sleep(pause_s)
 
 
-async def watch(books: Books, process: psutil.Process, end_s: float, interval_s: float) -> None:
+async def watch(books: Books, process: psutil.Process, admin: int, end_s: float, interval_s: float) -> None:
     """Take a sample at every interval until ``end_s``."""
     while time.monotonic() < end_s:
-        books.samples.append(
-            Sample(time.monotonic(), process.memory_info().rss, process.num_fds(), process.num_threads(), books.taken)
-        )
+        rss, taken = process.memory_info().rss, sum(books.taken.values())
+        tasks = await running_tasks(admin)
+        books.samples.append(Sample(time.monotonic(), rss, process.num_fds(), process.num_threads(), tasks, taken))
         await asyncio.sleep(min(interval_s, max(end_s - time.monotonic(), 0.01)))
 
 
@@ -127,6 +147,13 @@ async def page(admin: int, path: str) -> dict:
             return await answer.json() if answer.status == 200 else {}
     except aiohttp.ClientError:
         return {}
+
+
+async def running_tasks(admin: int) -> int:
+    """The tasks of the gateway's event loop."""
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{admin}/metrics") as answer:
+        text = await answer.text()
+    return next(int(float(line.split()[-1])) for line in text.splitlines() if line.startswith("tailrace_service_tasks"))
 
 
 async def until(check, timeout_s: float = 120.0) -> bool:
@@ -146,14 +173,20 @@ async def soak(duration_s: float, *, overload: bool, limit_mib: int, folder: Pat
     storage = '""' if overload else "file_storage"
     path = folder / "tailrace.yaml"
     path.write_text(
-        CONFIG.format(folder=folder, port=port, sink=sink, admin=admin, limit_mib=limit_mib, storage=storage)
-    )
+        CONFIG.format(
+            folder=folder, port=port, sink=sink, admin=admin, limit_mib=limit_mib, storage=storage,
+            pipelines=OVERLOADED if overload else PIPELINES,
+        )
+    )  # fmt: skip
     program = [sys.executable, "-c", "from collector.cli import main; main()", "run", "--config", str(path)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with (folder / "tailrace.log").open("wb") as log:
         gateway = await asyncio.create_subprocess_exec(*program, stdout=log, stderr=log, env=environment)
     process = psutil.Process(gateway.pid)
-    requests = [traces_request(spans=_ITEMS, seed=seed).SerializeToString() for seed in range(50)]
+    requests = {
+        signal_: [request(signal_, items=_ITEMS, seed=seed) for seed in range(50)]
+        for signal_ in ([Signal.TRACES] if overload else Signal)
+    }
     stop = asyncio.Event()
     try:
         if not await until(lambda: page(admin, "/health/ready"), 60):
@@ -164,15 +197,22 @@ async def soak(duration_s: float, *, overload: bool, limit_mib: int, folder: Pat
         before = 0
         if overload:  # first what the backend can take
             books.delay_s, sustainable = _SINK_DELAY_S, asyncio.Event()
-            first = [asyncio.ensure_future(send(books, port, requests, sustainable, 0.01)) for _ in range(2)]
-            await watch(books, process, time.monotonic() + duration_s / 3, interval_s)
+            spans = requests[Signal.TRACES]
+            first = [
+                asyncio.ensure_future(send(books, port, Signal.TRACES, spans, sustainable, 0.01)) for _ in range(2)
+            ]
+            await watch(books, process, admin, time.monotonic() + duration_s / 3, interval_s)
             sustainable.set()
             await asyncio.gather(*first)
             peak, before = rate(books.samples), process.memory_info().rss
             books.samples.clear()
-        senders = [asyncio.ensure_future(send(books, port, requests, stop, 0.02)) for _ in range(40 if overload else 4)]
+        senders = [
+            asyncio.ensure_future(send(books, port, signal_, wires, stop, 0.02))
+            for signal_, wires in requests.items()
+            for _ in range(40 if overload else 2)
+        ]
         reloads = None if overload else asyncio.ensure_future(reload_often(gateway.pid, path, duration_s))
-        await watch(books, process, time.monotonic() + duration_s, interval_s)
+        await watch(books, process, admin, time.monotonic() + duration_s, interval_s)
         stop.set()
         await asyncio.gather(*senders)
         books.delay_s = 0.0
@@ -193,8 +233,8 @@ async def soak(duration_s: float, *, overload: bool, limit_mib: int, folder: Pat
             problems += check_steady(books.samples)
         figures = {
             "seconds": duration_s,
-            "acknowledged_items": books.acknowledged,
-            "delivered_items": books.taken,
+            "acknowledged_items": dict(books.acknowledged),
+            "delivered_items": dict(books.taken),
             "refused_requests": books.refused_requests,
             "rss_max_mib": max(sample.rss_bytes for sample in books.samples) // _MIB,
             "rss_end_mib": process.memory_info().rss // _MIB,
@@ -234,16 +274,18 @@ def rate(samples: list[Sample]) -> float:
 
 def check_books(books: Books, document: dict) -> list[str]:
     """Senders, ledger and sink agree to the item."""
-    rows = {row["node"]: row for row in document.get("nodes", [])}
-    door, end = rows["receivers/otlp"], rows["exporters/otlp_http"]
+    rows = {(row["node"], row["signal"]): row for row in document.get("nodes", [])}
     wrong = []
     if not document["balanced"]:
         wrong.append(f"the ledger is not balanced: {json.dumps(document)}")
-    # What is refused because of its length alone is not decoded: nobody knows how many items it has.
-    if door["out"] != books.acknowledged or sum(door["refused"].values()) > books.refused_requests * _ITEMS:
-        wrong.append(f"the senders had {books.acknowledged} items acknowledged, the ledger has {door}")
-    if end["delivered"] != books.taken or end["delivered"] != books.acknowledged:
-        wrong.append(f"the sink took {books.taken} of {books.acknowledged} items, the ledger has {end}")
+    for signal_, acknowledged in books.acknowledged.items():
+        door, end = rows["receivers/otlp", signal_], rows["exporters/otlp_http", signal_]
+        taken = books.taken[signal_]
+        if door["out"] != acknowledged or sum(door["refused"].values()) > books.refused_requests * _ITEMS:
+            wrong.append(f"the senders had {acknowledged} items acknowledged, the ledger has {door}")
+        # The number of metric points is that of the series that were not merged, and of those that were made here.
+        if end["delivered"] != taken or (signal_ != Signal.METRICS and taken != acknowledged):
+            wrong.append(f"the sink took {taken} of {acknowledged} items, the ledger has {end}")
     return wrong
 
 
@@ -252,7 +294,7 @@ def check_steady(samples: list[Sample]) -> list[str]:
     quarter = max(len(samples) // 4, 1)
     second, last = samples[quarter : 2 * quarter] or samples, samples[-quarter:]
     wrong = []
-    for name, allowance in (("rss_bytes", 0.0), ("descriptors", 8.0), ("threads", 4.0)):
+    for name, allowance in (("rss_bytes", 0.0), ("descriptors", 8.0), ("threads", 4.0), ("tasks", 20.0)):
         then = statistics.median(getattr(sample, name) for sample in second)
         now = statistics.median(getattr(sample, name) for sample in last)
         factor = _STEADY_GROWTH_MAX if name == "rss_bytes" else 1.0

@@ -10,7 +10,7 @@
 """
 
 from collector.api.component import Component, Connector, Exporter, Extension, Receiver, Stage, Transform
-from collector.api.errors import ConsumeError, PermanentError, RetryableError, TooLargeError
+from collector.api.errors import ConsumeError, PermanentError, RetryableError, TooLargeError, out_of_memory
 from collector.api.factory import ComponentId, ComponentKind, Factory, Settings, Stability, Trait
 from collector.api.host import (
     Admission,
@@ -95,4 +95,5 @@ __all__ = [
     "Transform",
     "WhenFull",
     "find_storage",
+    "out_of_memory",
 ]

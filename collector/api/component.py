@@ -217,6 +217,16 @@ class Exporter(Component, ABC):
         """Whether ``consume(batch)`` would take the batch right now without loss."""
         return True
 
+    async def pause(self) -> None:
+        """Begin no further request to the backend, and return when those in flight have ended.
+
+        Called before a reload shuts the exporter down whose successor continues its storage, so that no request is
+        cut off and then sent again. Batches still arrive and are stored.
+        """
+
+    def resume(self) -> None:
+        """Send again after :meth:`pause`: the reload has failed."""
+
     def in_flight_items(self) -> Mapping[Signal, int]:
         """Items taken and not yet delivered, refused or dropped, by signal; read by the ledger."""
         return {}

@@ -6,7 +6,11 @@ ConsumeError
 └── RetryableError    not at present: send again, but not before ``retry_after_s``
 """
 
-__all__ = ["ConsumeError", "PermanentError", "RetryableError", "TooLargeError"]
+from typing import Final
+
+__all__ = ["ConsumeError", "PermanentError", "RetryableError", "TooLargeError", "out_of_memory"]
+
+_MEMORY_RETRY_AFTER_S: Final = 1.0  # like the memory budget, which refuses before this happens
 
 
 class ConsumeError(Exception):
@@ -57,3 +61,14 @@ class RetryableError(ConsumeError):
     def __init__(self, message: str, *, reason: str = "error", retry_after_s: float | None = None) -> None:
         super().__init__(message, reason=reason)
         self.retry_after_s = retry_after_s
+
+
+def out_of_memory() -> RetryableError:
+    """What a sender is told whose data made an allocation fail (:class:`MemoryError`): the next attempt may find room.
+
+    >>> out_of_memory().reason
+    'memory_limit'
+    """
+    return RetryableError(
+        "there was not enough memory for the request", reason="memory_limit", retry_after_s=_MEMORY_RETRY_AFTER_S
+    )

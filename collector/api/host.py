@@ -138,6 +138,13 @@ class ReceiverOutput(Output, Protocol):
         """
         ...
 
+    def refuse_unread(self, reason: str) -> None:
+        """Count a request that was refused before it was decoded, because of its length or for lack of memory.
+
+        Nobody knows how many items it has: it counts as one.
+        """
+        ...
+
     def for_transport(self, transport: str) -> "ReceiverOutput":
         """The same door, counting under the label ``transport`` (``grpc``, ``http``).
 
@@ -443,8 +450,20 @@ class Host(Protocol):
         """Seconds since the start."""
         ...
 
+    def shutdown_time_left_s(self) -> float:
+        """How many seconds ``shutdown`` of this component may still take. It is cancelled a second after that.
+
+        The time may become shorter while ``shutdown`` runs, for example if a replaced component drains in the
+        background and the service is asked to stop.
+        """
+        ...
+
     def overview(self) -> Overview:
         """The pipelines, components and counts of the running service."""
+        ...
+
+    def configuration(self) -> Mapping[str, Any]:
+        """The running configuration with all defaults, as in the file; secrets are redacted."""
         ...
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:

@@ -41,6 +41,7 @@ class SavedState:
         kind: str,
         version: int,
         has_keys: bool = True,
+        may_be_behind: bool = False,
     ) -> None:
         """Without effect until :meth:`open`.
 
@@ -50,8 +51,10 @@ class SavedState:
             kind: Of the checkpoints.
             version: Of their parts.
             has_keys: Whether they contain keys that are made with the secret of the process (``combine_keys``).
+            may_be_behind: Whether a process may continue from a state that is older than what was passed on. If not,
+                as with totals, which would fall, a state is removed when a newer one cannot be saved.
         """
-        self._has_keys = has_keys
+        self._has_keys, self._may_be_behind = has_keys, may_be_behind
         self._settings, self._section, self._kind, self._version = settings, section, kind, version
         self._store: StateStore | None = None
         self._fingerprint = ""
@@ -133,25 +136,48 @@ class SavedState:
         """
         return self._settings.clock.monotonic_s() - float(parts[_MONOTONIC])
 
-    async def save(self, parts: Parts) -> None:
-        """Save the state; returns when it will survive a power failure, or when that has failed and was reported."""
-        if self._store is not None:
-            try:
-                await self._store.save(self._encode(parts))
-            except OSError as error:
-                self.failed("save", error)
-            else:
-                self.succeeded("save")
+    async def save(self, parts: Parts) -> bool:
+        """Save the state; returns when it will survive a power failure.
 
-    def save_now(self, parts: Parts) -> None:
+        Returns False if there is no storage, or if it has failed, which was reported.
+        """
+        if self._store is None:
+            return False
+        try:
+            await self._store.save(self._encode(parts))
+        except OSError as error:
+            self._not_saved(error)
+            return False
+        self.succeeded("save")
+        return True
+
+    def save_now(self, parts: Parts) -> bool:
         """Like :meth:`save`, but blocking: for ``shutdown``."""
-        if self._store is not None:
-            try:
-                self._store.save_now(self._encode(parts))
-            except OSError as error:
-                self.failed("save", error)
-            else:
-                self.succeeded("save")
+        if self._store is None:
+            return False
+        try:
+            self._store.save_now(self._encode(parts))
+        except OSError as error:
+            self._not_saved(error)
+            return False
+        self.succeeded("save")
+        return True
+
+    def discard(self) -> None:
+        """Remove the saved state, because it will be behind what is passed on from now on."""
+        if self._store is None:
+            return
+        try:
+            self._store.discard()
+        except OSError as error:
+            self.failed("discard", error)
+        else:
+            self.succeeded("discard")
+
+    def _not_saved(self, error: OSError) -> None:
+        self.failed("save", error)
+        if not self._may_be_behind:
+            self.discard()
 
     def _encode(self, parts: Parts) -> bytes:
         clock = self._settings.clock
@@ -166,7 +192,7 @@ class SavedState:
         return value
 
     def failed(self, operation: str, error: OSError) -> None:
-        """Count and report that something could not be kept: ``save`` a state, ``store`` a batch."""
+        """Count and report a failure of an operation: ``save`` a state, ``discard`` an old one, ``store`` a batch."""
         self._count(operation)
         if operation not in self._errors:
             self._settings.telemetry.log.warning(

@@ -124,6 +124,14 @@ class QueueStorage(Protocol):
         ...
 
     @property
+    def lost_item_count(self) -> int:
+        """How many items were found to be lost to damage when the store was opened; partly an estimate.
+
+        They are not part of ``totals``. The owner counts them as dropped with the reason ``storage_damaged``.
+        """
+        ...
+
+    @property
     def drops_oldest(self) -> bool:
         """Whether the owner should make room with :meth:`evict_oldest` when there is none for a new batch."""
         ...
@@ -214,6 +222,14 @@ class StateStore(Protocol):
 
         Raises:
             OSError: it could not be saved; the previous value stays.
+        """
+        ...
+
+    def discard(self) -> None:
+        """Remove the value, because a later process must not continue from it. Blocking, but quick.
+
+        Raises:
+            OSError: it could not be removed. A full disk is no obstacle.
         """
         ...
 

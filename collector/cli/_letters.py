@@ -166,6 +166,10 @@ class OfflineService:
         """Nothing runs."""
         return Overview(version="", instance_id="", start_time_unix_nano=0)
 
+    def configuration(self) -> Mapping[str, Any]:
+        """Empty: no component shows it."""
+        return {}
+
     def host(self) -> ComponentHost:
         """A host for one component."""
         return ComponentHost(self, self.extensions)

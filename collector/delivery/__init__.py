@@ -27,6 +27,6 @@ Supporting modules:
 
 from collector.delivery.config import ExporterConfig
 from collector.delivery.exporter import QueuedExporter
-from collector.delivery.parts import Part
+from collector.delivery.parts import Part, with_rows
 
-__all__ = ["ExporterConfig", "Part", "QueuedExporter"]
+__all__ = ["ExporterConfig", "Part", "QueuedExporter", "with_rows"]

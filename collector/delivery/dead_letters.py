@@ -9,9 +9,12 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+import numpy as np
+
 from collector.api import Host, PermanentError, QueueStorage, RetryableError, Settings, StoredBatch, find_storage
 from collector.delivery.log import RateLimitedLog, printable
 from collector.model import Batch, Signal
+from collector.model.arrays import I32, Indices
 from config.blocks import DeadLetterConfig
 
 __all__ = ["DeadLetters", "LetterFilter", "LostPart", "dead_letter_queue", "matching"]
@@ -83,13 +86,27 @@ async def matching(storage: QueueStorage, wanted: LetterFilter, limit: int = 0) 
 class LostPart:
     """A part of a batch that was refused or given up."""
 
-    __slots__ = ("error", "item_count", "payload", "reason")
+    __slots__ = ("error", "item_count", "payload", "reason", "rows")
 
-    def __init__(self, payload: object, item_count: int, reason: str, error: PermanentError | RetryableError) -> None:
+    def __init__(
+        self,
+        payload: object,
+        item_count: int,
+        reason: str,
+        error: PermanentError | RetryableError,
+        rows: Indices | I32 | None = None,
+    ) -> None:
         self.payload = payload
         self.item_count = item_count
         self.reason = reason
         self.error = error
+        self.rows = rows
+        """Of its items in the batch, if they are known."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its items are known."""
+        return self.rows is not None or isinstance(self.payload, Batch)
 
 
 class DeadLetters:
@@ -176,13 +193,13 @@ class DeadLetters:
     async def keep_parts(self, batch: Batch, parts: Sequence[LostPart]) -> None:
         """Keep the lost parts of the batch; returns when they are stored.
 
-        Of exporters that send something else than batches, the whole batch is kept once.
+        If it is not known which items they are, the whole batch is kept once.
         """
         if self._callers_wait:
             parts = [part for part in parts if isinstance(part.error, PermanentError)]
         if not parts:
             return
-        if not any(isinstance(part.payload, Batch) for part in parts):
+        if not all(part.is_known for part in parts):
             await self.keep(batch, parts[0].reason, str(parts[0].error), sum(part.item_count for part in parts))
             return
         by_reason: dict[str, list[LostPart]] = {}
@@ -190,6 +207,11 @@ class DeadLetters:
             by_reason.setdefault(part.reason, []).append(part)
         for reason, alike in by_reason.items():
             batches = [part.payload for part in alike if isinstance(part.payload, Batch)]
+            rows = [part.rows for part in alike if part.rows is not None]
+            if rows:
+                is_lost = np.zeros(batch.item_count, np.bool_)
+                is_lost[np.concatenate(rows)] = True
+                batches.append(batch.select(is_lost))
             kept = batches[0] if len(batches) == 1 else type(batch).concat(batches)
             await self.keep(kept, reason, str(alike[0].error))
 

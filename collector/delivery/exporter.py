@@ -4,6 +4,7 @@ Source: the Collector's exporter/exporterhelper (keys, defaults, metric names, r
 """
 
 import asyncio
+import math
 import random
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -33,6 +34,8 @@ P = TypeVar("P")
 
 _NAMES_MAX: Final = 3
 _RETRY_AFTER_S: Final = 1.0  # for senders that wait for the result
+_HURRY_S: Final = 30.0  # a shutdown with no more time than this does not wait for the backoff or the circuit breaker
+_LOOK_AGAIN_S: Final = 1.0  # the time that a shutdown has may become shorter
 _LEFT_IN_STORAGE: Final = SharedKey("delivery.left_in_storage", dict[str, int], scope=Scope.SERVICE)
 """Items that exporters of this process have left in their queues, by storage and name, until a successor opens it.
 
@@ -84,8 +87,6 @@ class QueuedExporter(Exporter, Generic[P]):
     an item may be sent twice."""
     queue_key: ClassVar[str] = "sending_queue"
     """The configuration key of the queue, for messages."""
-    drain_timeout_s: ClassVar[float] = 10.0
-    """How long ``shutdown`` continues to send; the service may end it earlier by cancelling it."""
 
     def __init__(
         self,
@@ -107,7 +108,7 @@ class QueuedExporter(Exporter, Generic[P]):
         self.waits_for_storage = queue_config.enabled and bool(queue_config.storage)
         self._queue_config = queue_config
         self._host: Host | None = None
-        self._is_shut_down = self._is_closed = False
+        self._is_shut_down = self._is_closed = self._is_paused = False
         self._left = settings.shared.get(_LEFT_IN_STORAGE)
         self._tasks = TaskSet()
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
@@ -268,13 +269,13 @@ class QueuedExporter(Exporter, Generic[P]):
                 self._tasks.spawn(queue.flush_when_due())
 
     async def shutdown(self) -> None:
-        """Send what is queued until ``drain_timeout_s`` is over and drop the remainder; a durable storage keeps it."""
+        """Send what is queued as long as the service has time, and drop the remainder; a durable storage keeps it."""
         if self._is_shut_down:
             return
         self._is_shut_down = True
         try:
-            if self._host is not None:
-                await self._drain()
+            if self._host is not None and not self._is_paused:
+                await self._drain(self._host)
         finally:
             for sender in self._senders.values():
                 sender.stop()
@@ -287,6 +288,17 @@ class QueuedExporter(Exporter, Generic[P]):
             await self._close_stores()
             if self._host is not None:
                 await self.close()
+
+    async def pause(self) -> None:
+        """See :class:`collector.api.Exporter`."""
+        self._is_paused = True
+        await asyncio.gather(*(sender.gate.pause() for sender in self._senders.values()))
+
+    def resume(self) -> None:
+        """See :class:`collector.api.Exporter`."""
+        self._is_paused = False
+        for sender in self._senders.values():
+            sender.gate.resume()
 
     async def consume(self, batch: Batch) -> None:
         """See :class:`collector.api.Exporter`."""
@@ -411,6 +423,8 @@ class QueuedExporter(Exporter, Generic[P]):
             storage = await self.open_storage(host, name) if self.waits_for_storage else None
             restored_count = queue.open(storage, host.admission.charge, self._settlements[signal])
             known_count = self._left.pop(self._place(signal), 0)
+            if storage is not None and not known_count:  # a predecessor in this process would know what is lost
+                self._settlements[signal].drop_lost(storage.lost_item_count)
             if restored_count > known_count:
                 self.telemetry.created(signal, restored_count - known_count)
             elif restored_count < known_count:
@@ -429,14 +443,22 @@ class QueuedExporter(Exporter, Generic[P]):
                 self._left[self._place(signal)] = queue.item_count
         self._is_closed = True
 
-    async def _drain(self) -> None:
-        """Return when everything is settled or the time is over."""
-        self._retry.drain()
-        for sender in self._senders.values():
-            sender.gate.drain()
+    async def _drain(self, host: Host) -> None:
+        """Return when everything is settled or the time is over. While there is plenty of it, retries do not hurry."""
+        clock, deadline_s = self.settings.clock, math.inf
         for queue in self._queues.values():
             queue.flush()
-        await wait_for_first(self._wait_empty(), self.settings.clock.sleep(self.drain_timeout_s))
+        while any(queue.size for queue in self._queues.values()):
+            now_s = clock.monotonic_s()
+            deadline_s = min(deadline_s, now_s + host.shutdown_time_left_s())
+            if deadline_s - now_s <= _HURRY_S:
+                self._retry.drain()
+                for sender in self._senders.values():
+                    sender.gate.drain()
+            if now_s >= deadline_s:
+                return
+            wait_s = min(deadline_s - now_s, _LOOK_AGAIN_S)
+            await wait_for_first(self._wait_empty(), clock.sleep(wait_s))
 
     async def _wait_empty(self) -> None:
         for queue in self._queues.values():

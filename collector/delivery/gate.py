@@ -29,7 +29,8 @@ class Gate:
         self._clock = clock
         self._waiters: deque[asyncio.Event] = deque()
         self._recovered = asyncio.Event()
-        self._is_draining = False
+        self._is_draining = self._is_paused = False
+        self._idle = asyncio.Event()
         self.in_flight = 0
         self.is_calm = True
         """Everything may enter, and a success changes nothing but ``in_flight``: callers may then count it themselves
@@ -75,6 +76,10 @@ class Gate:
         self._waiters.append(turn)
         try:
             while not self._is_draining and not (self._waiters[0] is turn and self._has_room()):
+                if self._is_paused:
+                    turn.clear()
+                    await turn.wait()
+                    continue
                 now_s = self._clock.monotonic_s()
                 if now_s >= until_s:
                     break
@@ -123,6 +128,19 @@ class Gate:
         """Return when the circuit closes; never if it is closed."""
         await self._recovered.wait()
 
+    async def pause(self) -> None:
+        """Let nothing enter until :meth:`resume`, and return when what has entered is over."""
+        self._is_paused = True
+        self._note_calm()
+        while self.in_flight:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def resume(self) -> None:
+        """End :meth:`pause`."""
+        self._is_paused = False
+        self._wake()
+
     def drain(self) -> None:
         """Let everything pass from now on: the exporter shuts down and has little time left."""
         self._is_draining = True
@@ -134,6 +152,8 @@ class Gate:
         return self._limit is not None and self._limit.is_limiting
 
     def _has_room(self) -> bool:
+        if self._is_paused:
+            return False
         if self._breaker.state is not CircuitState.CLOSED:
             return self._is_draining or self._breaker.allows(self._clock.monotonic_s())
         return self._limit is None or self._is_draining or self.in_flight < self._limit.limit
@@ -149,12 +169,15 @@ class Gate:
             recovered.set()
 
     def _after_outcome(self) -> None:
+        if not self.in_flight:
+            self._idle.set()
         self._note_calm()
         self._wake()
 
     def _note_calm(self) -> None:
         observes_latency = self._limit is not None and self._limit.observes_latency
-        self.is_calm = self._breaker.is_calm and not self._is_limiting and not observes_latency and not self._waiters
+        is_free = not self._waiters and not self._is_paused
+        self.is_calm = is_free and self._breaker.is_calm and not self._is_limiting and not observes_latency
 
     def _wake(self) -> None:
         """Let the first that waits look again; it wakes the next one when it has entered."""

@@ -1,11 +1,13 @@
 """Part: one request to the backend. Also how batches are split to stay within a backend's limits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from collector.model import Batch
+from collector.model.arrays import I32, Indices
 
-__all__ = ["Part", "is_within_limits", "split_to_limits", "whole_part"]
+__all__ = ["Part", "is_within_limits", "split_to_limits", "whole_part", "with_rows"]
 
 P = TypeVar("P")
 
@@ -27,11 +29,25 @@ class Part(Generic[P]):
     """Parts of one batch with the same shard are sent in order; different shards are sent at the same time."""
     size_bytes: int = 0
     """Size as ``max_request_bytes`` counts it. 0: the part is never cut, even if the backend finds it too large."""
+    rows: Indices | I32 | None = None
+    """(item_count,) the rows of its items in the batch, in order: if the part is lost, only they become a dead letter.
+    None: the payload is a batch, or the rows are not known. :meth:`QueuedExporter.cut` need not set it.
+    """
 
 
 def whole_part(batch: Batch) -> Part[Any]:
     """The part whose payload is the batch itself."""
     return Part(batch, batch.item_count, size_bytes=batch.size_bytes)
+
+
+def with_rows(parts: Sequence[Part[P]], rows: Indices | I32 | None) -> Sequence[Part[P]]:
+    """The parts, each with its share of the rows, which are those of all their items, in order."""
+    if rows is not None:
+        begin = 0
+        for part in parts:
+            end = begin + part.item_count
+            part.rows, begin = rows[begin:end], end
+    return parts
 
 
 def is_within_limits(batch: Batch, max_bytes: int, max_items: int) -> bool:

@@ -19,7 +19,7 @@ from collector.delivery.dead_letters import DeadLetters, LostPart
 from collector.delivery.gate import Gate
 from collector.delivery.health import BackendHealth
 from collector.delivery.log import RateLimitedLog
-from collector.delivery.parts import Part, is_within_limits, whole_part
+from collector.delivery.parts import Part, is_within_limits, whole_part, with_rows
 from collector.delivery.queue import SendingQueue, SendUnit
 from collector.delivery.retry import Backoff, RetryPolicy
 from collector.delivery.settlement import Settlement
@@ -92,7 +92,7 @@ class _Outcome:
         """Note a part that is refused or given up; what an exporter adds of its own has no items."""
         if part.item_count:
             self.errors.append(error)
-            self.lost.append(LostPart(part.payload, part.item_count, reason, error))
+            self.lost.append(LostPart(part.payload, part.item_count, reason, error, part.rows))
 
     def error(self) -> Exception | None:
         """The error of the whole.
@@ -342,7 +342,7 @@ class Sender(Generic[P]):
         exporter = self._exporter
         halves: Sequence[Part[P]] = ()
         if error.reason in exporter.isolated_reasons and part.size_bytes:
-            halves = exporter.cut_refused(part)
+            halves = with_rows(exporter.cut_refused(part), part.rows)
         if not 2 <= len(halves) <= request_count:
             self._settlement.refuse(unit, part.item_count, error, exporter.describe(part.payload))
             outcome.lose(part, error, error.reason)
@@ -375,7 +375,7 @@ class Sender(Generic[P]):
                 size_bytes=size_bytes,
                 split_at_bytes=exporter.max_request_bytes,
             )
-        return halves
+        return with_rows(halves, part.rows)
 
     # Attempts.
 

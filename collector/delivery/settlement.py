@@ -71,6 +71,12 @@ class Settlement:
             items=item_count,
         )
 
+    def drop_lost(self, item_count: int) -> None:
+        """The storage lost items of an earlier run, which have not been counted as received here."""
+        if item_count:
+            self._telemetry.created(self._signal, item_count)
+            self._drop(item_count, "storage_damaged")
+
     def drop_damaged(self, item_count: int, error: Exception) -> None:
         """See :class:`collector.delivery.units.LossObserver`."""
         self._drop(item_count, "storage_damaged")

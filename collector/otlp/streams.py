@@ -27,6 +27,7 @@ from collector.model import (
     combine_keys,
 )
 from collector.model.arrays import I64, U64, Indices, Mask, Records, offsets_of
+from collector.model.checkpoint import CheckpointError, Part, Parts, nested, part_of, within
 from collector.model.point_edit import PointEdit
 from collector.otlp.stream_kernel import to_cumulative, to_delta
 from collector.otlp.stream_records import RESULT, STREAM, Verdict
@@ -99,6 +100,28 @@ class Streams:
         metrics = (rows["temporality"] == TEMPORALITY_DELTA) & np.isin(rows["type"], (METRIC_SUM, METRIC_HISTOGRAM))
 
         return self._convert(batch, metrics, partial(to_cumulative, now_s=now_s), TEMPORALITY_CUMULATIVE)
+
+    def parts(self) -> dict[str, Part]:
+        """All streams, for a checkpoint."""
+        return {"pool": self._pool[: self._used], **nested("table", self._table.snapshot())}
+
+    def restore(self, parts: Parts, elapsed_s: float) -> None:
+        """Continue from ``parts``; ``elapsed_s`` is added to the times at which streams were seen.
+
+        Raises:
+            CheckpointError: They are not those of streams; there are none then.
+        """
+        self._pool, self._used = np.zeros(_POOL_MIN, np.uint64), 0
+        self._table.restore(within("table", parts))
+        live, records = self._table.live(), self._table.records
+        pool = part_of(parts, "pool", np.uint64)
+        places, counts = records["place"][live], records["bucket_count"][live]
+        is_within = (places >= 0) & (places <= len(pool) - counts)
+        if pool.ndim != 1 or not (is_within | (counts <= 0)).all():
+            self._table.remove(live)
+            raise CheckpointError("the buckets of a stream are not among those that were saved")
+        records["seen_s"][live] += elapsed_s
+        self._pool, self._used = np.concatenate((pool, np.zeros(_POOL_MIN, np.uint64))), len(pool)
 
     def expire(self, before_s: float) -> int:
         """Remove the streams without a point since ``before_s``; returns how many."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from functools import lru_cache, partial
 from typing import Any, Final
 
-from collector.api import ConsumeError, Counter, OnReceipt, Receipt, RetryableError
+from collector.api import ConsumeError, Counter, OnReceipt, Receipt, RetryableError, out_of_memory
 from collector.model import Batch, Context, MalformedBatch, Signal, batch_type
 from collector.service.admission import ServiceAdmission
 from collector.service.edges import ExporterEdge
@@ -121,12 +121,19 @@ class Door:
             try:
                 self._admission.hold(size_bytes)
             except RetryableError as error:
+                self.refuse_unread(error.reason)
                 on_done(error)
                 return
             group = self._new_group(context, size_bytes)
         group.wires.append(wire)
         group.callbacks.append(on_done)
         group.size_bytes += size_bytes
+
+    def refuse_unread(self, reason: str) -> None:
+        """See :class:`collector.api.ReceiverOutput`."""
+        entry = self._entry or self._first_use()
+        entry.received += 1
+        entry.refuse(1, reason)
 
     async def consume_request(self, wire: bytes, context: Context) -> Receipt:
         """Validate and commit one request; see :class:`collector.api.ReceiverOutput`."""
@@ -239,6 +246,11 @@ class Door:
             refusal = None if checked.batch is None else self._refusal(checked.batch, checked.batch.item_count)
         except MalformedBatch as error:
             self._report([on_done], [error])
+            return
+        except MemoryError:
+            refusal = out_of_memory()
+            self.refuse_unread(refusal.reason)
+            self._report([on_done], [refusal])
             return
         except Exception as error:  # noqa: BLE001 - a fault must not end the process, and the sender needs an answer
             self._log.error("a request could not be validated", exc_info=error)

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
-from collector.api import Component, ComponentKind
+from collector.api import Component, ComponentKind, Exporter
 from collector.service.graph import Connection, Graph
 from collector.service.hand_over import States, collect_state, pass_states
 from collector.service.lifecycle import Lifecycle, of_kind
@@ -31,7 +31,11 @@ _SWAP_S: Final = 5.0
 """How long requests may wait for a component of the old graph to end; then it continues to end in the background.
 Shorter than the 10 s after which senders give up by default (OpenTelemetry SDKs' export timeout).
 """
-_RELEASE_S: Final = 2.0  # how long an exporter may go on sending that leaves the remainder in a storage
+_RELEASE_S: Final = 10.0  # how long an exporter may go on sending whose successor waits for what it uses
+_RETIRE_S: Final = 300.0
+"""How long an exporter that was replaced or removed may drain, or ``service::shutdown_timeout`` if that is longer. The
+default of ``retry_on_failure::max_elapsed_time``.
+"""
 _ENTERING_S: Final = 1.0  # how long to wait for batches on their way into a component before it is ended
 _PROCESSING: Final = (ComponentKind.PROCESSOR, ComponentKind.CONNECTOR)
 
@@ -96,6 +100,15 @@ class Exchange:
             if node.host is not None:
                 node.host.is_leaving = True
         await self._lifecycle.start([node for node in self.coming if node not in self._late], self._extensions)
+        await self._pause_stored()
+
+    async def _pause_stored(self) -> None:
+        """Let requests end of exporters that leave the remainder in a storage to their successors."""
+        ending = [node.component for node in self._first if any(held.is_kept for held in node.held)]
+        pauses = [component.pause() for component in ending if isinstance(component, Exporter)]
+        with suppress(TimeoutError):  # then they are cut off, and sent again
+            async with asyncio.timeout(self._timeout_s):
+                await asyncio.gather(*pauses)
 
     async def undo(self) -> None:
         """End what :meth:`prepare` has started; the old graph goes on."""
@@ -145,9 +158,9 @@ class Exchange:
             await asyncio.gather(
                 # Their requests already go through the new graph.
                 stop(of_kind(self.leaving, ComponentKind.RECEIVER), deadline_s),
-                self._retire_exporters(deadline_s),
+                self._retire_exporters(self._deadline_s(max(_RETIRE_S, self._timeout_s))),
             )
-            await stop(self.leaving, deadline_s)
+            await stop(self.leaving, self._deadline_s(self._timeout_s))
         finally:
             for task in self._ending:
                 task.cancel()
@@ -156,6 +169,12 @@ class Exchange:
             for node in self.leaving:
                 if node.is_ended:
                     self._lifecycle.settle(node)
+
+    def hasten(self, deadline_s: float) -> None:
+        """Let what :meth:`retire` drains end at ``deadline_s``, on the loop's clock."""
+        for node in self.leaving:
+            if node.host is not None:
+                node.host.shutdown_deadline_s = min(node.host.shutdown_deadline_s, deadline_s)
 
     async def restore(self, back: Graph) -> None:
         """After :meth:`swap` has failed: run ``back``, the previous configuration with the components that still run.
@@ -198,6 +217,8 @@ class Exchange:
         for node in self.leaving:
             if node.host is not None:
                 node.host.is_leaving = False
+            if isinstance(node.component, Exporter):
+                node.component.resume()
         for key in self.new.doors.keys() - self._old.doors.keys():
             self.new.doors[key].close()
 
@@ -242,10 +263,7 @@ class Exchange:
 
     async def _release(self, node: Node) -> None:
         """End an exporter completely, because its successor needs what it uses. A storage keeps what is not sent."""
-        is_stored = any(held.is_kept for held in node.held)
-        await self._lifecycle.stop(
-            [node], self._deadline_s(min(_RELEASE_S, self._timeout_s) if is_stored else self._timeout_s)
-        )
+        await self._lifecycle.stop([node], self._deadline_s(min(_RELEASE_S, self._timeout_s)))
 
     async def _retire_exporters(self, deadline_s: float) -> None:
         if self._ending:

@@ -1,5 +1,6 @@
 """The service as one component sees it, and what the component reported or registered."""
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
@@ -44,6 +45,10 @@ class HostService(Protocol):
         """What an extension may show of the service."""
         ...
 
+    def configuration(self) -> Mapping[str, Any]:
+        """The running configuration, secrets redacted."""
+        ...
+
 
 class ComponentHost(Host):
     """A :class:`collector.api.Host`."""
@@ -56,6 +61,8 @@ class ComponentHost(Host):
         """The ids that the component asked for."""
         self.is_leaving = False
         """A reload removes or replaces the component."""
+        self.shutdown_deadline_s = float("inf")
+        """When ``shutdown`` must have ended, on the loop's clock."""
         self.status, self.message = Status.STARTING, ""
         self.status_since_s = self.uptime_s()
         """When the component got this status, as uptime."""
@@ -94,9 +101,17 @@ class ComponentHost(Host):
         """See :class:`collector.api.Host`."""
         return self._service.telemetry.uptime_s()
 
+    def shutdown_time_left_s(self) -> float:
+        """See :class:`collector.api.Host`."""
+        return max(self.shutdown_deadline_s - asyncio.get_running_loop().time(), 0.0)
+
     def overview(self) -> Overview:
         """See :class:`collector.api.Host`."""
         return self._service.overview()
+
+    def configuration(self) -> Mapping[str, Any]:
+        """See :class:`collector.api.Host`."""
+        return self._service.configuration()
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """See :class:`collector.api.Host`."""

@@ -14,9 +14,10 @@ from collector.service.host import ComponentHost, HostService
 from collector.service.keeping import states_of_files
 from collector.service.nodes import Node, NodeKey
 
-__all__ = ["Lifecycle"]
+__all__ = ["LAST_CHANCE_S", "Lifecycle"]
 
-_LAST_CHANCE_S: Final = 1.0  # for each remaining component when an earlier one has used up the time
+LAST_CHANCE_S: Final = 1.0
+"""For a component to finish when the time is used up."""
 _PROCESSING: Final = frozenset({ComponentKind.PROCESSOR, ComponentKind.CONNECTOR})
 
 
@@ -79,7 +80,10 @@ class Lifecycle:
 
     async def _stop_one(self, node: Node, deadline_s: float) -> None:
         try:
-            async with asyncio.timeout_at(max(deadline_s, asyncio.get_running_loop().time() + _LAST_CHANCE_S)):
+            if node.host is not None:
+                node.host.shutdown_deadline_s = min(node.host.shutdown_deadline_s, deadline_s)
+            # A component that uses its time to the end needs a moment more to account for what is left.
+            async with asyncio.timeout_at(max(deadline_s, asyncio.get_running_loop().time()) + LAST_CHANCE_S):
                 await node.component.shutdown()
         except TimeoutError:
             self._log.error("a component did not shut down in time", component=node.path, pipeline=node.pipeline)

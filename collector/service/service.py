@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -25,19 +25,20 @@ from collector.service.exchange import Exchange
 from collector.service.graph import Environment, Graph, StartError, build
 from collector.service.host import AdminHandler, ComponentHost
 from collector.service.ledger import Ledger
-from collector.service.lifecycle import Lifecycle
+from collector.service.lifecycle import LAST_CHANCE_S, Lifecycle
 from collector.service.process import SystemClock, raise_malloc_thresholds
 from collector.service.sockets import ListeningSockets
 from collector.service.telemetry import ServiceTelemetry
 from collector.text.cache import cached_text_bytes
 from collector.text.own_log import UNSAMPLED
+from config.dump import effective
 from config.errors import ConfigErrors
 from config.model import Config, LogsTelemetry
 
 __all__ = ["Service"]
 
 _DRAINING_MAX: Final = 3
-"""Old graphs that drain at a time; a further reload waits until one of them has ended."""
+"""Old graphs that drain at a time; before a further reload the oldest one has to end within the shutdown timeout."""
 _ERRORS = frozenset({Status.RECOVERABLE_ERROR, Status.PERMANENT_ERROR, Status.FATAL_ERROR})
 _HEALTHY = frozenset({Status.STARTING, Status.OK, Status.STOPPING, Status.STOPPED, Status.RECOVERABLE_ERROR})
 _INVALID: Final = "the new configuration is invalid; the previous one keeps running"
@@ -215,13 +216,16 @@ class Service:
         await asyncio.gather(self._lifecycle.end(self._graph.nodes(), deadline_s), self._end_draining(deadline_s))
 
     async def _end_draining(self, deadline_s: float) -> None:
-        draining = dict(self._draining)
-        if draining:
-            await asyncio.wait(draining, timeout=max(0.0, deadline_s - asyncio.get_running_loop().time()))
-        for task, exchange in draining.items():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            await self._lifecycle.end(exchange.leaving, deadline_s)
+        await asyncio.gather(*(self._end_drain(*drain, deadline_s) for drain in list(self._draining.items())))
+
+    async def _end_drain(self, task: asyncio.Task[None], exchange: Exchange, deadline_s: float) -> None:
+        """Let what drains after a reload end by ``deadline_s``."""
+        exchange.hasten(deadline_s)
+        # What uses its time to the end is left alone while it accounts for the remainder.
+        await asyncio.wait({task}, timeout=max(0.0, deadline_s - asyncio.get_running_loop().time()) + LAST_CHANCE_S)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await self._lifecycle.end(exchange.leaving, deadline_s)
 
     def _log_ledger(self) -> None:
         """One event per node and signal, so that every log encoding stays readable and can be searched."""
@@ -307,8 +311,9 @@ class Service:
 
     async def _exchange_graphs(self, config: Config) -> str:
         old = self._graph
-        while len(self._draining) >= _DRAINING_MAX:
-            await asyncio.wait(self._draining, return_when=asyncio.FIRST_COMPLETED)
+        if len(self._draining) >= _DRAINING_MAX:
+            ((task, oldest), *_) = self._draining.items()
+            await self._end_drain(task, oldest, self._deadline_s())
         instance_id = _configured_instance_id(config) or self.instance_id
         try:
             new = build(config, replace(self._environment, instance_id=instance_id), old)
@@ -368,9 +373,8 @@ class Service:
     async def _wait_for_sole_use(self, exchange: Exchange) -> None:
         """Wait for components of earlier graphs that still use a file or a storage that a new component needs."""
         needed = exchange.needs()
-        users = [task for task, draining in self._draining.items() if draining.uses() & needed]
-        if users:
-            await asyncio.wait(users)
+        users = [drain for drain in self._draining.items() if drain[1].uses() & needed]
+        await asyncio.gather(*(self._end_drain(*drain, self._deadline_s()) for drain in users))
 
     async def _restore(self, exchange: Exchange, old: Graph) -> None:
         """Return to the previous configuration after a reload that had begun to end it."""
@@ -477,6 +481,10 @@ class Service:
             ledger=tuple(row.to_json() for row in self.ledger.snapshot()),
         )
 
+    def configuration(self) -> Mapping[str, Any]:
+        """The running configuration, secrets redacted."""
+        return effective(self.config)
+
     def _register_metrics(self) -> None:
         register_memory_metrics(self.telemetry, self.admission)
         gauge = self.telemetry.gauge
@@ -500,6 +508,7 @@ class Service:
             "1 while the service is running, 0 while it starts or stops",
             lambda: float(self._is_ready),
         )
+        gauge("tailrace_service_tasks", "Tasks of the event loop", lambda: float(len(asyncio.all_tasks())))
         gauge(
             "tailrace_service_draining_graphs",
             "Previous configurations whose components are still draining after a reload",

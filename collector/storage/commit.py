@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from collector.api import OnStored
 from collector.model import Batch
-from collector.storage.records import RECORD_HEADER_BYTES, Entry
+from collector.storage.records import Entry
 from collector.storage.segment import Segment
 
 __all__ = ["Acks", "Append", "Commit", "complete_segment", "report", "save_acks"]
@@ -16,7 +16,10 @@ Acks = tuple[Segment, list[int]]
 """Keys of a segment."""
 
 
-@dataclass(frozen=True, slots=True)
+# Neither is frozen, as that doubles the cost of making one, and with one client there is one for each request.
+
+
+@dataclass(slots=True, eq=False)
 class Append:
     """A batch that is to be written."""
 
@@ -24,14 +27,11 @@ class Append:
     batch: Batch
     meta: bytes
     on_stored: OnStored
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of its record."""
-        return RECORD_HEADER_BYTES + len(self.meta) + self.batch.size_bytes
+    size_bytes: int
+    """Of its record."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Commit:
     """One turn of the writing thread: save acknowledgements, complete a segment, begin the next, append to it."""
 
@@ -49,7 +49,8 @@ class Commit:
 
     def run(self) -> None:
         """Do it (blocking)."""
-        save_acks(self.acks)
+        if self.acks:
+            save_acks(self.acks)
         if self.complete is not None:
             complete_segment(self.complete, self.complete_entries)
         if self.is_new:

@@ -21,6 +21,8 @@ class Damage:
     def __init__(self, name: str, log: Any, damaged_bytes: Counter) -> None:
         """``log`` needs a method ``error``."""
         self._name, self._log, self._damaged_bytes = name, log, damaged_bytes
+        self.lost_item_count = 0
+        """Items that opening has found to be lost."""
 
     def record(self, path: Path, start: int, end: int, problem: str) -> None:
         """Keep a copy of the bytes between ``start`` and ``end`` of a file, and report them."""
@@ -42,6 +44,12 @@ class Damage:
             else:
                 path.unlink()
         self._report(path, size_bytes, problem)
+
+    def lose_items(self, item_count: int) -> None:
+        """Note how many items were lost, as far as that is known."""
+        if item_count:
+            self.lost_item_count += item_count
+            self._log.error("stored data is damaged and lost", storage=self._name, items=item_count)
 
     def unfinished(self, path: Path, size_bytes: int) -> None:
         """Report the remains of a write that a crash interrupted: nobody was told that it had succeeded."""

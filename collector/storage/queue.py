@@ -24,6 +24,7 @@ from collector.model import Batch, Context
 from collector.storage.commit import Acks, Append, Commit, complete_segment, report, save_acks
 from collector.storage.damage import Damage
 from collector.storage.records import (
+    RECORD_HEADER_BYTES,
     DamagedRecordError,
     Entry,
     meta_of,
@@ -82,6 +83,7 @@ class FileQueue:
         """``sync``: whether a batch counts as stored only once it would survive a power failure."""
         self._directory, self._limits, self._sync, self._clock = directory, limits, sync, clock
         self._readers, self._damage, self._on_close = readers, damage, on_close
+        self._loop = asyncio.get_running_loop()
         self._worker = Worker(f"storage {directory.name}")
         self._segments: list[Segment] = []
         self._active: Segment | None = None
@@ -134,6 +136,11 @@ class FileQueue:
         )
 
     @property
+    def lost_item_count(self) -> int:
+        """See :class:`collector.api.QueueStorage`."""
+        return self._damage.lost_item_count
+
+    @property
     def drops_oldest(self) -> bool:
         """See :class:`collector.api.QueueStorage`."""
         return self._limits.when_full == "drop_oldest"
@@ -147,19 +154,19 @@ class FileQueue:
 
     def append(self, batch: Batch, on_stored: OnStored, labels: Mapping[str, str] | None = None) -> int:
         """See :class:`collector.api.QueueStorage`."""
-        loop = asyncio.get_running_loop()
         key = self._next_key
         self._next_key += 1
         if self._is_closed:
-            loop.call_soon(on_stored, OSError(f"the queue {self._directory.name} is closed"))
+            self._loop.call_soon(on_stored, OSError(f"the queue {self._directory.name} is closed"))
             return key
-        append = Append(key, batch, self._meta_of(batch.context, labels), on_stored)
+        meta = self._meta_of(batch.context, labels)
+        append = Append(key, batch, meta, on_stored, RECORD_HEADER_BYTES + len(meta) + batch.size_bytes)
         self._waiting.append(append)
         self._waiting_bytes += append.size_bytes
         if self._writing is None and not self._write_is_due:
             # In the next turn, so that what arrives in this one is part of the same commit.
             self._write_is_due = True
-            loop.call_soon(self._write)
+            self._loop.call_soon(self._write)
         return key
 
     async def after(self, key: int, count: int) -> Sequence[StoredBatch]:
@@ -215,7 +222,7 @@ class FileQueue:
         if not segment.batch_count and segment is not self._active:
             self._delete(segment)
         elif self._acks_timer is None:
-            self._acks_timer = asyncio.get_running_loop().call_later(_ACKS_DELAY_S, self._save_acks)
+            self._acks_timer = self._loop.call_later(_ACKS_DELAY_S, self._save_acks)
 
     def evict_oldest(self) -> Evicted | None:
         """See :class:`collector.api.QueueStorage`."""

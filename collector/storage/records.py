@@ -128,6 +128,8 @@ class Scan:
     entries: list[Entry]
     damaged: list[tuple[int, int]]
     """Ranges of bytes between records that are no records."""
+    hit: list[Entry]
+    """Records of which only the header is intact."""
     end: int
     """The offset behind the last record. What follows was not completely written."""
 
@@ -243,13 +245,17 @@ def totals_of(entries: Sequence[Entry]) -> StoredTotals:
 
 def scan(data: bytes, marker: bytes) -> Scan:
     """Find every intact record of a segment whose footer is missing or damaged. ``data`` is the whole file."""
-    found = Scan([], [], HEADER_BYTES)
+    found = Scan([], [], [], HEADER_BYTES)
     place = HEADER_BYTES
     last_key = -1
     while (place := data.find(marker, place)) >= 0:
-        entry = _intact_record(data, place, marker)
+        entry, is_whole = _record_at(data, place, marker)
         if entry is None or entry.key <= last_key:
             place += 1
+            continue
+        if not is_whole:
+            found.hit.append(entry)
+            place += RECORD_HEADER_BYTES
             continue
         if place > found.end:
             found.damaged.append((found.end, place))
@@ -259,13 +265,14 @@ def scan(data: bytes, marker: bytes) -> Scan:
     return found
 
 
-def _intact_record(data: bytes, place: int, marker: bytes) -> Entry | None:
+def _record_at(data: bytes, place: int, marker: bytes) -> tuple[Entry | None, bool]:
+    """The record at this place, and whether its body is intact as well."""
     try:
         entry, body_crc = _read_record_header(data, place, marker)
     except DamagedRecordError:
-        return None
+        return None, False
     body = memoryview(data)[entry.end - entry.body_size : entry.end]
-    return entry if len(body) == entry.body_size and crc32(body) == body_crc else None
+    return entry, len(body) == entry.body_size and crc32(body) == body_crc
 
 
 # Records.

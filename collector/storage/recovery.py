@@ -12,13 +12,14 @@ from pathlib import Path
 
 from collector.api import StoredTotals
 from collector.storage.damage import Damage
-from collector.storage.records import HEADER_BYTES, Entry, UnknownVersionError, check_version, scan
+from collector.storage.records import HEADER_BYTES, Entry, Scan, UnknownVersionError, check_version, scan
 from collector.storage.segment import ACKS_SUFFIX, SEGMENT_SUFFIX, Segment, parse_segment_name
 
 __all__ = ["Recovered", "open_segments", "segment_paths"]
 
 # Kept free for the keys of a segment that cannot be read, because a newer release wrote it.
 _KEYS_OF_UNKNOWN: int = 1 << 32
+_KEYS_IN_A_GAP_MAX: int = 1 << 16  # more than a segment has
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +99,24 @@ def open_segment(path: Path, damage: Damage | None) -> Segment | None:
             segment.size_bytes = size_bytes - trailer.footer_size
             return segment
         segment.has_footer = False
-    return _scan(segment, damage)
+    return _scan(segment, damage, None if found is None else found[0].totals)
 
 
-def _scan(segment: Segment, damage: Damage | None) -> Segment | None:
-    """Read a segment without a usable footer as a whole, and complete it."""
+def _scan(segment: Segment, damage: Damage | None, totals: StoredTotals | None) -> Segment | None:
+    """Read a segment without a usable footer as a whole, and complete it. ``totals``: what it had, if that is known."""
     path = segment.path
     data = path.read_bytes()
     found = scan(data, segment.marker)
     if not found.entries:
         if damage is not None:
             if any(data[HEADER_BYTES:]):
-                damage.whole_file(path, "no intact record was found in it")
+                if totals is None:
+                    problem = "no intact record was found in it; how many items it had is not known"
+                else:
+                    problem = f"no intact record was found in it; it had {totals.item_count} items"
+                    segment.load_acks()
+                    damage.lose_items(_unsettled_items(segment, totals))
+                damage.whole_file(path, problem)
             else:  # the process ended before the first write
                 path.unlink()
         return None
@@ -121,12 +128,43 @@ def _scan(segment: Segment, damage: Damage | None) -> Segment | None:
         return segment
     for start, end in found.damaged:
         damage.record(path, start, end, "there is no intact record in this part of the file")
+    if found.damaged:
+        damage.lose_items(_lost_items(found, segment, totals))
     if tail := len(data[found.end :].rstrip(b"\0")):
         damage.unfinished(path, tail)
     with contextlib.suppress(OSError):  # on a full or read-only disk it is scanned again next time
         if segment.entries:
             segment.seal(list(segment.entries.values()))
     return segment
+
+
+def _lost_items(found: Scan, segment: Segment, totals: StoredTotals | None) -> int:
+    """How many items that are not settled were in the damaged parts.
+
+    The headers of records say it exactly. Of records without a header, the keys between their neighbours tell how many
+    there were; they are taken to have as many items as the others have on average.
+    """
+    hit = [entry for entry in found.hit if totals is not None or entry.offset < found.end]
+    count = sum(entry.item_count for entry in hit if not segment.is_acked(entry.key))
+    known = {entry.key for entry in (*found.entries, *hit)}
+    known_items = sum(entry.item_count for entry in (*found.entries, *hit))
+    starts = {entry.offset: entry.key for entry in found.entries}
+    ends = {entry.end: entry.key for entry in found.entries}
+    nameless: set[int] = set()
+    for start, end in found.damaged:  # between two records, or in front of the first one
+        first = ends.get(start, segment.first_key - 1) + 1
+        nameless |= {*range(first, min(starts[end], first + _KEYS_IN_A_GAP_MAX))} - known
+    if not nameless:
+        return count
+    lost_count = sum(not segment.is_acked(key) for key in nameless)
+    return count + round(lost_count * known_items / len(known))
+
+
+def _unsettled_items(segment: Segment, totals: StoredTotals) -> int:
+    """About how many items of a segment are not settled that had ``totals`` when it was complete."""
+    keys = range(segment.first_key, segment.last_key + 1)
+    batch_count = min(totals.batch_count, sum(not segment.is_acked(key) for key in keys))
+    return round(totals.item_count * batch_count / totals.batch_count) if totals.batch_count else 0
 
 
 def _fill(segment: Segment, entries: list[Entry]) -> None:

@@ -37,6 +37,7 @@ SEGMENT_SUFFIX: Final = ".seg"
 ACKS_SUFFIX: Final = ".acks"
 _NAME: Final = re.compile(rf"([0-9]{{20}})-([0-9a-f]{{{2 * MARKER_BYTES}}})\{SEGMENT_SUFFIX}")
 _FILE_MODE: Final = 0o600
+_ONE_ACK: Final = bytes([ACKED])
 _BUFFERS_MAX: Final = 1000  # of one write; IOV_MAX is 1024
 _NOT_SUPPORTED: Final = frozenset({errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS})
 _OUT_OF_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -149,7 +150,8 @@ class Segment:
         If it fails, the file is as long as before.
         """
         try:
-            self._allocate(offset + size_bytes)
+            if offset + size_bytes > self._allocated_bytes:
+                self._allocate(offset + size_bytes)
             if not sync:
                 _write_all(self._fd, buffers, offset, 0)
             elif self._syncs_in_write:
@@ -174,8 +176,6 @@ class Segment:
             os.fdatasync(self._fd)
 
     def _allocate(self, end: int) -> None:
-        if end <= self._allocated_bytes:
-            return
         ahead = -(-end // self.ahead_bytes) * self.ahead_bytes
         try:
             os.posix_fallocate(self._fd, 0, ahead)
@@ -206,6 +206,9 @@ class Segment:
         """Write acknowledgements. They are not synced: after a power failure some batches are sent twice."""
         if self._acks_fd < 0:
             self._acks_fd = os.open(self.acks_path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, _FILE_MODE)
+        if len(keys) == 1:  # as usual with one client
+            os.pwrite(self._acks_fd, _ONE_ACK, keys[0] - self.first_key)
+            return
         places = sorted(key - self.first_key for key in keys)
         start = 0
         for number, place in enumerate(places, 1):

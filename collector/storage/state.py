@@ -50,6 +50,14 @@ class FileStateStore:
         """See :class:`collector.api.StateStore`."""
         self._save(value, next(self._numbers))
 
+    def discard(self) -> None:
+        """See :class:`collector.api.StateStore`."""
+        number = next(self._numbers)
+        with self._lock:
+            self._path.unlink(missing_ok=True)
+            sync_directory(self._path.parent)
+            self._written = number
+
     def _load(self) -> bytes | None:
         try:
             content = self._path.read_bytes()

@@ -79,7 +79,9 @@ class HoldingStage(Stage, Generic[B]):
         self._hands_over = False
         self._storage_id, self._successor_storage_id = storage, storage
         self.keeps_held_items = bool(storage)
-        self._saved = SavedState(settings, "processors", kind="tail_sampling", version=_VERSION, has_keys=False)
+        self._saved = SavedState(
+            settings, "processors", kind="tail_sampling", version=_VERSION, has_keys=False, may_be_behind=True
+        )
         self._stored = StoredRows[B](self._saved, self._note_unstored) if storage else None
         self._is_taken_over = False
         self._checkpointing = PeriodicTask(self._save, checkpoint_interval_s or 1.0, settings.clock)
@@ -306,6 +308,9 @@ class HoldingStage(Stage, Generic[B]):
     async def _open_storage(self, host: Host, stored: StoredRows[B]) -> None:
         extension = self._saved.extension(host, self._storage_id)
         stored.storage = await extension.queue(self._saved.name, when_full="reject_newest")
+        if (lost_count := stored.storage.lost_item_count) and not self._is_taken_over:
+            self._settings.telemetry.created(self._signal, lost_count)
+            self._settings.telemetry.dropped(self._signal, lost_count, "storage_damaged")
         parts = await self._saved.open(host, self._storage_id, fingerprint="", restores=not self._is_taken_over)
         released: Parts = StoredRows.NOTHING_RELEASED
         if parts is not None:

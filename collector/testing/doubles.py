@@ -235,6 +235,8 @@ class Sink:
         self.fail_with = fail_with
         self.refused_count = 0
         self.transports: list[str] = []
+        self.unread: list[str] = []
+        """Reasons of requests that were refused before they were decoded."""
         self._answers: set[asyncio.Task[None]] = set()
         self._open = asyncio.Event()
         self._open.set()
@@ -264,6 +266,10 @@ class Sink:
             self.refused_count += batch.item_count
             raise self.fail_with
         self.batches.append(batch)
+
+    def refuse_unread(self, reason: str) -> None:
+        """Record it in ``unread``."""
+        self.unread.append(reason)
 
     def try_consume_request(self, wire: bytes, context: Context, on_done: OnReceipt) -> None:
         """``consume_request``, reporting through a callback."""
@@ -345,10 +351,17 @@ class FakeListeningSocket:
 class FakeHost:
     """The service as a component sees it; tests can read what components registered."""
 
-    def __init__(self, extensions: Mapping[str, Any] | None = None, admission: FakeAdmission | None = None) -> None:
+    def __init__(
+        self,
+        extensions: Mapping[str, Any] | None = None,
+        admission: FakeAdmission | None = None,
+        *,
+        shutdown_timeout_s: float = 10.0,
+    ) -> None:
         self._admission = admission or FakeAdmission()
         self.extensions = dict(extensions or {})
         self.is_ready = True
+        self.shutdown_timeout_s = shutdown_timeout_s
         self.checks: dict[str, Callable[[], HealthCheck]] = {}
         self.readiness_checks: list[Callable[[], str]] = []
         self.routes: dict[str, Callable[[Mapping[str, str]], Awaitable[Any]]] = {}
@@ -386,9 +399,17 @@ class FakeHost:
         """Always 1."""
         return 1.0
 
+    def shutdown_time_left_s(self) -> float:
+        """``shutdown_timeout_s``."""
+        return self.shutdown_timeout_s
+
     def overview(self) -> Overview:
         """``shown``."""
         return self.shown
+
+    def configuration(self) -> Mapping[str, Any]:
+        """Empty."""
+        return {}
 
     def add_health_check(self, name: str, check: Callable[[], HealthCheck]) -> None:
         """Record it in ``checks``."""

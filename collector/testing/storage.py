@@ -31,6 +31,7 @@ class FakeQueueStorage:
         self.batches: dict[int, tuple[StoredBatch, Batch]] = {}
         """What is stored and not acknowledged, by key."""
         self.is_open = False
+        self.lost_item_count = 0
         self._next_key = 0
         self._storing: dict[int, tuple[StoredBatch, Batch, OnStored]] = {}
         self._is_held = False
@@ -152,6 +153,10 @@ class FakeStateStore:
             raise self.fail_with
         self.value = value
         self.save_count += 1
+
+    def discard(self) -> None:
+        """See :class:`collector.api.StateStore`."""
+        self.value = None
 
 
 class FakeStorage:

@@ -15,7 +15,10 @@ from collector.api import ConsumeError, PermanentError, RetryableError
 from collector.model import MalformedBatch
 from collector.wire.protobuf import bytes_field, field, number_field, text_field
 
-__all__ = ["WHOLE_REQUEST", "Failure", "failure_of", "printable"]
+__all__ = ["UNREAD_REASONS", "WHOLE_REQUEST", "Failure", "failure_of", "printable"]
+
+UNREAD_REASONS: Final = frozenset({"memory_limit", "too_large"})
+"""Why a request is refused although its content is valid: unlike an invalid one, it counts in the ledger."""
 
 WHOLE_REQUEST: Final = "request"
 """The field of a BadRequest whose error is not in one field, such as a syntax error."""

@@ -127,13 +127,13 @@ class ServiceGraphConnector(Connector):
             self._flush_task.start()
 
     async def shutdown(self) -> None:
-        """Count the waiting spans as unpaired and emit the last state, unless a successor or a storage has both."""
+        """Emit the last state. Waiting spans count as unpaired, unless a successor or a storage has them."""
         for task in (self._flush_task, *self._expiry_tasks):
             await task.stop()
         async with self._flush_task.lock:  # a flush that ``consume`` has begun ends first
             is_handed_over, self._is_handed_over = self._is_handed_over, False
             if not self._is_stopped and not is_handed_over:
-                if not self._saved.is_open:
+                if not await self._saved.save(self._parts()):
                     self._settle_expired(self.state.store.expire())
                 await self._flush()
             self._is_stopped = True

@@ -18,6 +18,7 @@ from collector.api import Host, PermanentError, Settings
 from collector.delivery import Part, QueuedExporter
 from collector.delivery.log import printable
 from collector.model import Batch, Logs, groups
+from collector.model.arrays import Indices
 from collector.transport.http.client import HTTPClient
 from collector.transport.user_agent import user_agent
 from collector.wire.protobuf import fields
@@ -89,9 +90,9 @@ class LokiExporter(QueuedExporter[Push]):
         now_unix_nano = self.settings.clock.time_unix_nano()
         assert isinstance(batch, Logs)
         return [
-            Part((tenant, body), count, size_bytes=len(body))
-            for tenant, logs in self._by_tenant(batch)
-            for body, count in self._encoder.encode(logs, now_unix_nano, self.max_request_bytes)
+            Part((tenant, body), len(rows), size_bytes=len(body), rows=rows if rows_in is None else rows_in[rows])
+            for tenant, logs, rows_in in self._by_tenant(batch)
+            for body, rows in self._encoder.encode(logs, now_unix_nano, self.max_request_bytes)
         ]
 
     def cut(self, part: Part[Push]) -> Sequence[Part[Push]]:
@@ -110,21 +111,25 @@ class LokiExporter(QueuedExporter[Push]):
         streams = [next(fields(stream))[1] for _, stream in islice(fields(payload[1]), _NAMES_MAX)]
         return printable("; ".join(labels.decode() for labels in streams))
 
-    def _by_tenant(self, batch: Logs) -> list[tuple[str, Logs]]:
-        """The batch as one batch per tenant."""
+    def _by_tenant(self, batch: Logs) -> list[tuple[str, Logs, Indices | None]]:
+        """The batch as one batch per tenant, with the rows of its records in the batch (None: all of them)."""
         tenant = self._config.tenant
         if tenant.attribute:
             column = batch.attribute(tenant.attribute, inherit=True).as_text()
         elif self._config.default_labels_enabled is not None:
             column = hinted_tenants(batch)
         else:
-            return [(tenant.default, batch)]
+            return [(tenant.default, batch, None)]
         tenants = groups(column.codes)
         names = [
             column.distinct[column.codes[row]] if column.codes[row] >= 0 else tenant.default
             for row in tenants.first.tolist()
         ]
         if tenants.count == 1:
-            return [(names[0], batch)]
+            return [(names[0], batch, None)]
         parts = batch.partition(np.ascontiguousarray(tenants.codes), tenants.count)
-        return [(name, part) for name, part in zip(names, parts, strict=True) if part is not None]
+        return [
+            (name, part, np.flatnonzero(tenants.codes == code))
+            for code, (name, part) in enumerate(zip(names, parts, strict=True))
+            if part is not None
+        ]

@@ -98,8 +98,8 @@ class StreamEncoder:
         if self._former is not None:
             self._label_keys |= HINT_KEYS
 
-    def encode(self, batch: Logs, now_unix_nano: int, max_bytes: int = 0) -> list[tuple[bytes, int]]:
-        """Push requests of at most ``max_bytes`` (0: no limit) that carry the batch, each with its number of records.
+    def encode(self, batch: Logs, now_unix_nano: int, max_bytes: int = 0) -> list[tuple[bytes, I32]]:
+        """Push requests of at most ``max_bytes`` (0: no limit) that carry the batch, each with the rows of its records.
 
         The records of a stream are in time order. A record larger than ``max_bytes`` makes up a request of its own.
         """
@@ -125,7 +125,7 @@ class StreamEncoder:
         if max_line_bytes:
             lengths = np.where(line_slices[:, 0] < 0, rows["text_len"], line_slices[:, 1])
             self.truncated_line_count += int(np.count_nonzero(lengths > max_line_bytes))
-        return encode(
+        requests = encode(
             batch.wire,
             np.ascontiguousarray(rows).view(np.uint8).reshape(-1),
             order,
@@ -143,6 +143,8 @@ class StreamEncoder:
             shared_pieces,
             max_bytes,
         )
+        ends = np.cumsum([count for _, count in requests], dtype=np.int64).tolist()
+        return [(body, order[end - count : end]) for (body, count), end in zip(requests, ends, strict=True)]
 
     def _labels(self, batch: Logs, promoted: PromotedAttributes) -> dict[str, StringColumn]:
         """One column per label; values beyond the limit are replaced."""

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 
 from collector.api import Host, PermanentError, QueueStorage, Settings
-from collector.delivery import ExporterConfig, Part, QueuedExporter
+from collector.delivery import ExporterConfig, Part, QueuedExporter, with_rows
 from collector.delivery.log import printable
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics
 from collector.model.arrays import I32, I64, U8, Array, Mask
@@ -254,7 +254,8 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         for shard in range(shard_count):
             chosen = shard_of == shard
             if chosen.any():
-                parts += self._encode_runs(found, order[chosen], run_of[chosen], shard)
+                rows = None if found.folded_count else order[chosen]  # a sample may stand for several points
+                parts += with_rows(self._encode_runs(found, order[chosen], run_of[chosen], shard), rows)
         # Whatever becomes of them must not affect the points, so they are requests of their own, after the points.
         return parts + extras + markers
 

@@ -4,14 +4,23 @@ Source: opentelemetry-collector-contrib extension/healthcheckextension and exten
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Final, Self
+from typing import ClassVar, Final, Literal, Self, TypeVar
 
 from pydantic import Field, field_validator, model_validator
 
 from collector.transport.endpoint import check_endpoint
-from config.blocks import ComponentConfig, Duration, HTTPServerConfig, OutdatedKey
+from config.blocks import ComponentConfig, Duration, GRPCServerConfig, HTTPServerConfig, OutdatedKey
 
-__all__ = ["ComponentHealth", "HealthCheckConfig", "PipelineCheck", "ResponseBody"]
+__all__ = [
+    "ComponentHealth",
+    "ConfigPath",
+    "GRPCStatusConfig",
+    "HTTPStatusConfig",
+    "HealthCheckConfig",
+    "PipelineCheck",
+    "ResponseBody",
+    "StatusPath",
+]
 
 _MAX_PORT: Final = 65535
 
@@ -21,6 +30,20 @@ def _endpoint(port: object) -> str:
     if not isinstance(port, int) or isinstance(port, bool) or not 0 <= port <= _MAX_PORT:
         raise ValueError("port: expected a number between 0 and 65535")
     return f"0.0.0.0:{port}"
+
+
+S = TypeVar("S", HTTPServerConfig, GRPCServerConfig)
+
+
+def _endpoint_is_one(server: S) -> S:
+    check_endpoint(server.endpoint, unix=server.transport == "unix")
+    return server
+
+
+def _rooted(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError(f"the path must begin with /, got {path!r}")
+    return path
 
 
 class ResponseBody(ComponentConfig):
@@ -61,6 +84,52 @@ class ComponentHealth(ComponentConfig):
     """
 
 
+class StatusPath(ComponentConfig):
+    """Where the states of components are shown."""
+
+    enabled: bool = True
+    """Whether they are."""
+    path: str = "/status"
+    """Path to answer on."""
+
+    _is_rooted = field_validator("path")(_rooted)
+
+
+class ConfigPath(ComponentConfig):
+    """Where the running configuration is shown."""
+
+    enabled: bool = False
+    """Whether it is. Secrets are redacted."""
+    path: str = "/config"
+    """Path to answer on."""
+
+    _is_rooted = field_validator("path")(_rooted)
+
+
+class HTTPStatusConfig(HTTPServerConfig):
+    """The HTTP server of use_v2."""
+
+    endpoint: str = "localhost:13133"
+    """Address to listen on, as host:port."""
+    status: StatusPath = StatusPath()
+    """The states of components, as JSON."""
+    config: ConfigPath = ConfigPath()
+    """The running configuration, as JSON."""
+
+    _has_endpoint = model_validator(mode="after")(_endpoint_is_one)
+
+
+class GRPCStatusConfig(GRPCServerConfig):
+    """The gRPC server of use_v2, with the service grpc.health.v1.Health."""
+
+    endpoint: str = "localhost:13132"
+    """Address to listen on, as host:port."""
+    transport: Literal["tcp", "unix"] = "tcp"
+    """Kind of listener."""
+
+    _has_endpoint = model_validator(mode="after")(_endpoint_is_one)
+
+
 class HealthCheckConfig(HTTPServerConfig):
     """An HTTP server that answers probes."""
 
@@ -80,14 +149,18 @@ class HealthCheckConfig(HTTPServerConfig):
     component_health: ComponentHealth | None = None
     """Which states of components make the service unhealthy. Absent: none does."""
 
-    @field_validator("path")
-    @classmethod
-    def _rooted(cls, path: str) -> str:
-        if not path.startswith("/"):
-            raise ValueError(f"the path must begin with /, got {path!r}")
-        return path
+    use_v2: bool = False
+    """Serve http and grpc with the states of components, instead of endpoint and path."""
+    http: HTTPStatusConfig | None = None
+    """With use_v2: states over HTTP. Absent: not served."""
+    grpc: GRPCStatusConfig | None = None
+    """With use_v2: states over gRPC's health service. Absent: not served."""
+
+    _is_rooted = field_validator("path")(_rooted)
+    _has_endpoint = model_validator(mode="after")(_endpoint_is_one)
 
     @model_validator(mode="after")
-    def _has_endpoint(self) -> Self:
-        check_endpoint(self.endpoint, unix=self.transport == "unix")
+    def _has_a_protocol(self) -> Self:
+        if self.use_v2 and self.http is None and self.grpc is None:
+            raise ValueError("use_v2 needs http or grpc, or both (example: http: {endpoint: localhost:13133})")
         return self

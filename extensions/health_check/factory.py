@@ -19,5 +19,5 @@ factory = Factory(
     stability=Stability.BETA,
     signals=frozenset(),
     kind=ComponentKind.EXTENSION,
-    aliases=("healthcheck",),
+    aliases=("healthcheck", "healthcheckv2", "health_check_v2"),
 )

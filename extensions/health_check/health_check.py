@@ -14,6 +14,7 @@ import orjson
 from collector.api import Extension, Host, Settings, Status
 from collector.transport.http import HTTPServer, Request, Response, Route
 from extensions.health_check.config import HealthCheckConfig
+from extensions.health_check.version_2 import StatusServers
 
 __all__ = ["HealthCheckExtension"]
 
@@ -29,17 +30,29 @@ class HealthCheckExtension(Extension):
         self._host: Host | None = None
         self._up_since_unix_nano = 0
         self._server: HTTPServer | None = None
+        self._version_2 = StatusServers(settings, config, self._unready_reason) if config.use_v2 else None
 
     @property
     def port(self) -> int:
-        """The port it listens on; 0 before the start."""
+        """The port of HTTP; 0 before the start."""
+        if self._version_2 is not None:
+            return self._version_2.http_port
         return self._server.port if self._server else 0
+
+    @property
+    def grpc_port(self) -> int:
+        """The port of gRPC; 0 if it does not listen there."""
+        return self._version_2.grpc_port if self._version_2 is not None else 0
 
     async def start(self, host: Host) -> None:
         """Start to listen. The answer is 503 until the whole service is ready."""
         self._host = host
         if self._config.component_health is not None:
             host.add_readiness_check(self._unready_reason)
+        self._warn_of_unused_keys()
+        if self._version_2 is not None:
+            await self._version_2.start(host)
+            return
         key = f"extensions::{self._settings.id}"
         route = _Probe(self._answer)
         answers_everywhere = self._config.path == "/"  # as in Go's mux
@@ -56,9 +69,24 @@ class HealthCheckExtension(Extension):
 
     async def shutdown(self) -> None:
         """Stop listening."""
+        if self._version_2 is not None:
+            await self._version_2.shutdown()
         server, self._server = self._server, None
         if server is not None:
             await server.shutdown(_SHUTDOWN_GRACE_S)
+
+    def _warn_of_unused_keys(self) -> None:
+        config = self._config
+        keys = [key for key in ("http", "grpc") if getattr(config, key) is not None] if not config.use_v2 else []
+        if config.use_v2:
+            keys = sorted(config.model_fields_set & {"endpoint", "path", "response_body", "check_collector_pipeline"})
+        keys += [
+            f"check_collector_pipeline::{key}"
+            for key in ("interval", "exporter_failure_threshold")
+            if not config.use_v2 and key in config.check_collector_pipeline.model_fields_set
+        ]
+        if keys:
+            self._settings.telemetry.log.warning("keys of health_check have no effect here", keys=keys)
 
     def _answer(self) -> Response:
         is_healthy = self._is_healthy()

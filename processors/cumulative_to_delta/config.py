@@ -3,7 +3,7 @@
 Source: opentelemetry-collector-contrib processor/cumulativetodeltaprocessor config.go.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -56,3 +56,7 @@ class CumulativeToDeltaConfig(ComponentConfig):
     """
     max_streams: int = Field(default=500_000, ge=1)
     """Streams that are remembered (specific to Tailrace). Points of further ones are dropped."""
+    storage: str = ""
+    """The id of a storage extension in which the streams are saved at shutdown (specific to Tailrace). Empty: none."""
+
+    extension_keys: ClassVar[tuple[str, ...]] = ("storage",)

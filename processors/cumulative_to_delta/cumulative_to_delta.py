@@ -8,6 +8,7 @@ import numpy as np
 from collector.api import Host, PeriodicTask, Settings, Transform
 from collector.model import METRIC_HISTOGRAM, METRIC_SUM, Batch, Metrics, Signal, StringColumn
 from collector.model.arrays import Mask
+from collector.otlp.saved_streams import SavedStreams
 from collector.otlp.streams import Streams
 from collector.text.patterns import compile_pattern
 from processors.cumulative_to_delta.config import CumulativeToDeltaConfig, MetricsMatch
@@ -35,6 +36,8 @@ class CumulativeToDeltaProcessor(Transform):
         self._config, self._telemetry, self._clock = config, settings.telemetry, settings.clock
         self._include, self._exclude = _matcher(config.include), _matcher(config.exclude)
         self._state = _State(Streams(config.max_streams), settings.clock.time_unix_nano())
+        self._saved = SavedStreams(settings, config.storage, "cumulative_to_delta")
+        self._is_taken_over = self._is_handed_over = self._is_started = False
         self._is_limit_logged = False
         telemetry = settings.telemetry
         self._converted = telemetry.counter(
@@ -57,25 +60,33 @@ class CumulativeToDeltaProcessor(Transform):
             PeriodicTask(self._sweep, interval_s, settings.clock, log=telemetry.log) if interval_s else None
         )
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
-        """Begin to forget streams that are stale."""
+    async def start(self, host: Host) -> None:
+        """Continue the streams of the last run, and begin to forget those that are stale."""
+        state = self._state
+        saved = await self._saved.restore(host, state.streams, is_taken_over=self._is_taken_over)
+        state.began_unix_nano = int(saved.get("began_unix_nano", state.began_unix_nano))
         if self._sweeping is not None:
             self._sweeping.start()
+        self._is_started = True
 
     async def shutdown(self) -> None:
-        """End that."""
+        """End that, and save the streams unless a successor has them."""
         if self._sweeping is not None:
             await self._sweeping.stop()
+        is_started, self._is_started = self._is_started, False
+        if is_started and not self._is_handed_over:
+            self._saved.save(self._state.streams, began_unix_nano=self._state.began_unix_nano)
 
     def hand_over(self, config: CumulativeToDeltaConfig) -> _State:  # noqa: ARG002 - any successor can continue
         """The streams, so that a reload loses no interval."""
+        self._is_handed_over = True
         return self._state
 
     def take_over(self, state: object) -> bool:
         """Continue the predecessor's streams."""
         if not isinstance(state, _State):
             return False
-        self._state = state
+        self._state, self._is_taken_over = state, True
         state.streams.max_streams = self._config.max_streams
         return True
 

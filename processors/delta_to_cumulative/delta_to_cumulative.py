@@ -4,6 +4,7 @@ from typing import Final
 
 from collector.api import Host, PeriodicTask, Settings, Transform
 from collector.model import Batch, Metrics, Signal
+from collector.otlp.saved_streams import SavedStreams
 from collector.otlp.streams import Streams
 from processors.delta_to_cumulative.config import DeltaToCumulativeConfig
 
@@ -20,6 +21,8 @@ class DeltaToCumulativeProcessor(Transform):
     def __init__(self, settings: Settings, config: DeltaToCumulativeConfig) -> None:
         self._config, self._telemetry, self._clock = config, settings.telemetry, settings.clock
         self._streams = Streams(config.max_streams)
+        self._saved = SavedStreams(settings, config.storage, "delta_to_cumulative")
+        self._is_taken_over = self._is_handed_over = self._is_started = False
         self._is_limit_logged = False
         telemetry = settings.telemetry
         self._datapoints = telemetry.counter(
@@ -38,23 +41,29 @@ class DeltaToCumulativeProcessor(Transform):
         interval_s = min(config.max_stale, _SWEEP_INTERVAL_S)
         self._sweeping = PeriodicTask(self._sweep, interval_s, settings.clock, log=telemetry.log)
 
-    async def start(self, host: Host) -> None:  # noqa: ARG002 - needs nothing of it
-        """Begin to forget streams that are stale."""
+    async def start(self, host: Host) -> None:
+        """Continue the streams of the last run, and begin to forget those that are stale."""
+        await self._saved.restore(host, self._streams, is_taken_over=self._is_taken_over)
         self._sweeping.start()
+        self._is_started = True
 
     async def shutdown(self) -> None:
-        """End that."""
+        """End that, and save the streams unless a successor has them."""
         await self._sweeping.stop()
+        is_started, self._is_started = self._is_started, False
+        if is_started and not self._is_handed_over:
+            self._saved.save(self._streams)
 
     def hand_over(self, config: DeltaToCumulativeConfig) -> Streams:  # noqa: ARG002 - any successor can continue
         """The streams, so that a reload resets no total."""
+        self._is_handed_over = True
         return self._streams
 
     def take_over(self, state: object) -> bool:
         """Continue the predecessor's streams."""
         if not isinstance(state, Streams):
             return False
-        self._streams = state
+        self._streams, self._is_taken_over = state, True
         state.max_streams = self._config.max_streams
         return True
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
-from collector.transport.endpoint import Endpoint
+from collector.transport.endpoint import Endpoint, check_endpoint
 from config.blocks import ByteSize, ComponentConfig, GRPCServerConfig, HTTPServerConfig
 
 __all__ = ["JaegerConfig", "JaegerGRPCConfig", "Protocols", "ThriftHTTPConfig", "ThriftUDPConfig"]
@@ -26,7 +26,7 @@ class JaegerGRPCConfig(GRPCServerConfig):
 
     @model_validator(mode="after")
     def _endpoint_is_one(self) -> Self:
-        Endpoint.parse(self.endpoint, unix=self.transport == "unix")
+        check_endpoint(self.endpoint, unix=self.transport == "unix")
         return self
 
 
@@ -38,7 +38,7 @@ class ThriftHTTPConfig(HTTPServerConfig):
 
     @model_validator(mode="after")
     def _endpoint_is_one(self) -> Self:
-        Endpoint.parse(self.endpoint, unix=self.transport == "unix")
+        check_endpoint(self.endpoint, unix=self.transport == "unix")
         return self
 
 

@@ -14,7 +14,7 @@ from collector.model import MalformedBatch, Signal
 from collector.transport.context import ContextCache, SenderContexts
 from collector.transport.datagrams import DatagramServer
 from collector.transport.endpoint import Endpoint, LocalAddresses
-from collector.transport.failure import failure_of
+from collector.transport.failure import UNREAD_REASONS, failure_of
 from collector.transport.grpc.method import Aborted, Call, Reply
 from collector.transport.grpc.server import GRPCServer
 from collector.transport.http import HTTPServer, Request, Response
@@ -161,6 +161,7 @@ class JaegerReceiver(Receiver):
             clock=self._settings.clock,
             log=self._settings.telemetry.log,
             on_refused=_counted(self._refused, "grpc"),
+            on_unread=lambda _, reason: output.refuse_unread(reason) if reason in UNREAD_REASONS else None,
             on_closed=lambda reason: closed.add(reason=reason),
             files={},
         )

@@ -73,20 +73,21 @@ class OTLPReceiver(Receiver):
                 "gRPC connections closed by the receiver, by reason",
                 ("reason",),
             )
-            methods = OTLPOverGRPC(outputs, senders_of(config.protocols.grpc)).methods
+            over_grpc = OTLPOverGRPC(outputs, senders_of(config.protocols.grpc))
             shared: dict[str, Any] = {
                 "key": f"{key}::grpc",
                 "addresses": addresses,
                 "clock": settings.clock,
                 "log": settings.telemetry.log,
                 "on_refused": lambda reason: refused.add(transport="grpc", reason=reason),
+                "on_unread": over_grpc.refuse_unread,
             }
             if config.protocols.grpc.transport == "grpcio":
-                self._grpc = GRPCIOServer(config.protocols.grpc, methods, **shared)
+                self._grpc = GRPCIOServer(config.protocols.grpc, over_grpc.methods, **shared)
             else:
                 self._grpc = GRPCServer(
                     config.protocols.grpc,
-                    methods,
+                    over_grpc.methods,
                     on_closed=lambda reason: closed.add(reason=reason),
                     files=descriptor_files(),
                     http=self._http if self._is_shared else None,

@@ -16,7 +16,7 @@ from collector.api import ConsumeError, Receipt, ReceiverOutput
 from collector.model import MalformedBatch, Signal
 from collector.otlp.names import GRPC_METHODS
 from collector.transport.context import SenderContexts
-from collector.transport.failure import failure_of
+from collector.transport.failure import UNREAD_REASONS, failure_of
 from collector.transport.grpc.method import Aborted, Call, Method, Reply
 from receivers.otlp.responses import partial_success_proto
 
@@ -28,9 +28,16 @@ class OTLPOverGRPC:
 
     def __init__(self, outputs: Mapping[Signal, ReceiverOutput], senders: SenderContexts) -> None:
         self._senders = senders
+        by_signal = {signal: output.for_transport("grpc") for signal, output in outputs.items()}
         self.methods: dict[str, Method] = {
-            GRPC_METHODS[signal]: self._method(output.for_transport("grpc")) for signal, output in outputs.items()
+            GRPC_METHODS[signal]: self._method(output) for signal, output in by_signal.items()
         }
+        self._outputs = {self.methods[GRPC_METHODS[signal]]: output for signal, output in by_signal.items()}
+
+    def refuse_unread(self, method: Method, reason: str) -> None:
+        """Count a request for ``method`` that could not be read for ``reason``."""
+        if reason in UNREAD_REASONS:
+            self._outputs[method].refuse_unread(reason)
 
     def _method(self, output: ReceiverOutput) -> Method:
         consume_request, context_of = output.try_consume_request, self._senders.of_call

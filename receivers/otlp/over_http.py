@@ -14,10 +14,10 @@ from typing import Final
 
 import grpc
 
-from collector.api import ConsumeError, Receipt, ReceiverOutput
+from collector.api import ConsumeError, Receipt, ReceiverOutput, out_of_memory
 from collector.model import MalformedBatch, Signal, from_json
 from collector.transport.context import SenderContexts
-from collector.transport.failure import WHOLE_REQUEST, Failure, failure_of
+from collector.transport.failure import UNREAD_REASONS, WHOLE_REQUEST, Failure, failure_of
 from collector.transport.http import Refused, Request, Response, Route
 from collector.transport.http.headers import HeaderList
 from receivers.otlp.config import OTLPHTTPConfig
@@ -123,6 +123,8 @@ class _Export(Route):
 
     def refusal(self, request: Request, error: Refused | ConsumeError) -> Response:
         """The response to a refused request: a google.rpc.Status."""
+        if error.reason in UNREAD_REASONS:
+            self._output.refuse_unread(error.reason)
         if isinstance(error, Refused):
             message = str(error).encode("utf-8", "replace").decode()  # it may contain bytes of the request
             field = WHOLE_REQUEST if error.status == 400 else ""
@@ -148,6 +150,8 @@ class _Export(Route):
 
     def _answered(self, request: Request, outcome: Receipt | Exception) -> None:
         answer: Response | Exception
+        if isinstance(outcome, MemoryError):
+            outcome = out_of_memory()
         if isinstance(outcome, Receipt):
             if not outcome.rejected_count and not outcome.message:
                 answer = _TAKEN[request.media_type]

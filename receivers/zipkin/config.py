@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import model_validator
 
-from collector.transport.endpoint import Endpoint
+from collector.transport.endpoint import check_endpoint
 from config.blocks import HTTPServerConfig
 
 __all__ = ["ZipkinConfig"]
@@ -23,5 +23,5 @@ class ZipkinConfig(HTTPServerConfig):
 
     @model_validator(mode="after")
     def _endpoint_is_one(self) -> Self:
-        Endpoint.parse(self.endpoint, unix=self.transport == "unix")
+        check_endpoint(self.endpoint, unix=self.transport == "unix")
         return self

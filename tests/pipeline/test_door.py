@@ -129,6 +129,34 @@ async def test_memory_refuses_what_does_not_fit_beside_the_others(world):
         assert (first, second) == (Receipt(10), Receipt(10))
         assert (type(third), third.reason) == (RetryableError, "memory_limit")
         assert service.admission.used_bytes == 0
+        row = next(row for row in service.ledger.snapshot() if row.node.startswith("receivers/"))
+        assert (row.received, row.out, row.refused) == (21, 20, {"memory_limit": 1}), "nobody has read the third"
+
+
+async def test_a_request_for_which_an_allocation_fails_is_refused_retryably(world, monkeypatch):
+    """The others of its batch are taken, and it is in the ledger."""
+    async with world.running(PLAIN % '""') as service:
+        check = Traces.check.__func__
+
+        def fail_for_large(cls, body, context):
+            if len(body) > 5000:
+                raise MemoryError
+            return check(cls, body, context)
+
+        def fail(*_arguments):
+            raise MemoryError
+
+        monkeypatch.setattr(Traces, "check", classmethod(fail_for_large))
+        monkeypatch.setattr(Traces, "check_joined", classmethod(fail))
+        senders = Senders(world.source())
+        for count in (3, 500, 2):
+            senders.send(wire(count))
+        first, second, third = await senders.answers()
+        assert (first, third) == (Receipt(3), Receipt(2))
+        assert (type(second), second.reason, second.retry_after_s) == (RetryableError, "memory_limit", 1.0)
+        row = next(row for row in service.ledger.snapshot() if row.node.startswith("receivers/"))
+        assert (row.received, row.out, row.refused) == (6, 5, {"memory_limit": 1})
+        assert service.admission.used_bytes == 0
 
 
 async def test_what_stages_hold_leaves_less_room_for_the_others(world):

@@ -18,12 +18,15 @@ service:
 """
 
 
-@pytest.mark.parametrize("reader", ["gone", "asleep"])
-def test_an_output_of_the_log_that_cannot_be_written_stops_nothing(load, tmp_path, reader):
-    """Every request is delivered if the log is a pipe whose reader has exited, or one whose reader does not read."""
+@pytest.mark.parametrize("output", ["its reader is gone", "its reader is asleep", "its disk is full"])
+def test_an_output_of_the_log_that_cannot_be_written_stops_nothing(load, tmp_path, output):
+    """Every request is delivered, and the process ends as usual, whatever the output does."""
     _, _, until = load
     http, admin = free_port(), free_port()
-    (tmp_path / "tailrace.yaml").write_text(CONFIG.replace("HTTP", str(http)).replace("ADMIN", str(admin)))
+    config = CONFIG.replace("HTTP", str(http)).replace("ADMIN", str(admin))
+    if output == "its disk is full":
+        config = config.replace("level: info}", "level: info, output_paths: [/dev/full]}")
+    (tmp_path / "tailrace.yaml").write_text(config)
     read_end, write_end = os.pipe()
     program = [sys.executable, "-c", "from collector.cli import main; main()", "run", "--config", "tailrace.yaml"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -39,7 +42,7 @@ def test_an_output_of_the_log_that_cannot_be_written_stops_nothing(load, tmp_pat
 
     try:
         assert until(lambda: get("/health/ready"))
-        if reader == "gone":
+        if output == "its reader is gone":
             os.close(read_end)
         body = traces_request(spans=100).SerializeToString()
         for _ in range(50):
@@ -54,5 +57,5 @@ def test_an_output_of_the_log_that_cannot_be_written_stops_nothing(load, tmp_pat
     finally:
         process.kill()
         process.wait()
-        if reader == "asleep":
+        if output != "its reader is gone":
             os.close(read_end)

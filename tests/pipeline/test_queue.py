@@ -13,8 +13,6 @@ from collector.testing import FakeClock, FakeHost, RecordingTelemetry, eventuall
 class Probe(QueuedExporter[Batch]):
     """An exporter that sends nothing until ``gate`` opens."""
 
-    drain_timeout_s = 0.0
-
     def __init__(self, **queue) -> None:
         self.telemetry = RecordingTelemetry()
         settings = make_settings(
@@ -35,7 +33,7 @@ class Probe(QueuedExporter[Batch]):
 async def test_a_queue_accepts_batches_without_waiting(queue):
     """Batches are accepted in a plain call, and are in flight until they are sent."""
     probe = Probe(**queue)
-    await probe.start(FakeHost())
+    await probe.start(FakeHost(shutdown_timeout_s=0.0))
     assert probe.try_consume(traces(spans=2))
     assert probe.try_consume(traces(spans=3))
     assert probe.in_flight_items() == {Signal.TRACES: 5}
@@ -50,7 +48,7 @@ async def test_an_exporter_that_waits_for_the_result_accepts_nothing_at_once(que
     """``try_consume`` does nothing, and ``consume`` then delivers the batch once."""
     probe = Probe(**queue)
     probe.gate.set()
-    await probe.start(FakeHost())
+    await probe.start(FakeHost(shutdown_timeout_s=0.0))
     assert not probe.try_consume(traces(spans=2))
     assert probe.in_flight_items() == {Signal.TRACES: 0}
     await probe.consume(traces(spans=2))
@@ -64,7 +62,7 @@ async def test_an_exporter_that_waits_for_the_result_accepts_nothing_at_once(que
 async def test_after_the_shutdown_batches_are_dropped_and_counted():
     """The caller does not wait for the result, so batches are accepted and dropped at once, with the reason."""
     probe = Probe()
-    await probe.start(FakeHost())
+    await probe.start(FakeHost(shutdown_timeout_s=0.0))
     await probe.shutdown()
     assert probe.try_consume(traces(spans=2))
     assert probe.dropped == {"shutdown": 2}

@@ -47,8 +47,6 @@ class Disk(Extension, FakeStorage):
 class Probe(QueuedExporter[Batch]):
     """Delivers when the gate is open."""
 
-    drain_timeout_s = 0.0
-
     def __init__(self, settings, config):
         super().__init__(settings, config)
         self.sent = []
@@ -86,7 +84,7 @@ class Running:
             ]
         )
         text = CONFIG.replace("PROCESSORS", processors).replace("EXPORTERS", exporters)
-        self.service = Service(load([f"yaml:{text}"], (), registry), shutdown_timeout_s=5.0)
+        self.service = Service(load([f"yaml:{text}"], (), registry), shutdown_timeout_s=0.5)
 
     async def __aenter__(self):
         await self.service.start()

@@ -131,6 +131,7 @@ class HttpSink(_Sink):
             await reader.readexactly(min(length, 10))
             raise ConnectionError
         body = await reader.readexactly(length)
+        await self.on_request()
         items = self._items(first.split()[1], headers.get("content-encoding", ""), body)
         if fault == "dies before the answer":
             raise ConnectionError
@@ -156,6 +157,9 @@ class HttpSink(_Sink):
         more = f"{more}\r\n" if more else ""
         writer.write(f"HTTP/1.1 {status} S\r\nContent-Length: {len(answer)}\r\n{more}\r\n".encode() + answer)
         await writer.drain()
+
+    async def on_request(self):
+        """Called for each request that was read, before it is counted and answered."""
 
     @staticmethod
     def _items(path, encoding, body):

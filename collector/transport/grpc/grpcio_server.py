@@ -53,8 +53,11 @@ class GRPCIOServer(BaseGRPCServer):
         clock: Clock,
         log: Any,
         on_refused: Callable[[str], None],
+        on_unread: Callable[[Method, str], None] | None = None,
     ) -> None:
-        super().__init__(config, key=key, addresses=addresses, clock=clock, log=log, on_refused=on_refused)
+        super().__init__(
+            config, key=key, addresses=addresses, clock=clock, log=log, on_refused=on_refused, on_unread=on_unread
+        )
         self._methods = methods
         self._server: grpc.aio.Server | None = None
 
@@ -121,7 +124,11 @@ class GRPCIOServer(BaseGRPCServer):
         async def handle(message: bytes, servicer_context: _ServicerContext) -> bytes:
             try:
                 if message[:2] == _GZIP_MAGIC:
-                    message = await self._decompress(message)
+                    try:
+                        message = await self._decompress(message)
+                    except Exception as exc:
+                        self.note_unread(method, exc)
+                        raise
                 call = await self._call(servicer_context)
                 answer: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
                 method(message, call, lambda outcome: None if answer.done() else answer.set_result(outcome))
@@ -167,7 +174,7 @@ class GRPCIOServer(BaseGRPCServer):
                 if len(message) < LEAVE_LOOP_FROM_BYTES:
                     return decompress("gzip", message, self.max_bytes)
                 return await asyncio.to_thread(decompress, "gzip", message, self.max_bytes)
-        except (TooLarge, BadEncoding, RetryableError) as exc:
+        except (TooLarge, BadEncoding, RetryableError, MemoryError) as exc:
             raise self._decompression_failure(exc) from exc
 
 

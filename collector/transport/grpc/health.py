@@ -56,10 +56,9 @@ _Response: Final = message_factory.GetMessageClass(_pool.FindMessageTypeByName("
 
 
 class Health:
-    """Reports for ``""`` and each of ``services`` what ``is_serving`` returns at the time."""
+    """Reports what ``is_serving`` returns for the name of a service at the time; None: there is no such service."""
 
-    def __init__(self, services: frozenset[str], is_serving: Callable[[], bool]) -> None:
-        self._services = services | {"", HEALTH_SERVICE}
+    def __init__(self, is_serving: Callable[[str], bool | None]) -> None:
         self._is_serving = is_serving
         self._watchers: set[_Watch] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -75,9 +74,10 @@ class Health:
 
     def status(self, service: str) -> int:
         """Return the ServingStatus of a service."""
-        if service not in self._services:
+        is_serving = self._is_serving(service)
+        if is_serving is None:
             return _SERVICE_UNKNOWN
-        return _SERVING if self._is_serving() and not self._is_closed else _NOT_SERVING
+        return _SERVING if is_serving and not self._is_closed else _NOT_SERVING
 
     def close(self) -> None:
         """Report NOT_SERVING to all watchers and end their calls, which would otherwise delay the shutdown."""

@@ -64,7 +64,8 @@ class GRPCServer(BaseGRPCServer):
 
     ``on_closed`` is called with the reason for every connection that we close; for the other arguments see the base.
     ``http`` serves requests other than gRPC on the same endpoint, over HTTP/1.1 and HTTP/2: it must not be started
-    itself, and is shut down with this server.
+    itself, and is shut down with this server. ``is_serving`` tells the health service whether a service serves (None:
+    there is none of this name); by default, ``methods`` are served while the process is ready.
     """
 
     def __init__(
@@ -79,12 +80,17 @@ class GRPCServer(BaseGRPCServer):
         on_refused: Callable[[str], None],
         on_closed: Callable[[str], None],
         files: Mapping[str, descriptor_pb2.FileDescriptorProto],
+        on_unread: Callable[[Method, str], None] | None = None,
         http: HTTPServer | None = None,
+        is_serving: Callable[[str], bool | None] | None = None,
     ) -> None:
-        super().__init__(config, key=key, addresses=addresses, clock=clock, log=log, on_refused=on_refused)
+        super().__init__(
+            config, key=key, addresses=addresses, clock=clock, log=log, on_refused=on_refused, on_unread=on_unread
+        )
         self._methods = {path.encode(): method for path, method in methods.items()}
         self._streaming: dict[bytes, OpenStreaming] = {}
         self._files = files
+        self._is_serving = is_serving
         self._health: Health | None = None
         self._on_closed = on_closed
         self._http = http
@@ -119,7 +125,8 @@ class GRPCServer(BaseGRPCServer):
         if self._http is not None:
             self._http.open(host)
         services = frozenset(path.decode().split("/")[1] for path in self._methods)
-        self._health = Health(services, host.ready)
+        known = services | {"", HEALTH_SERVICE}
+        self._health = Health(self._is_serving or (lambda name: host.ready() if name in known else None))
         reflection = Reflection({*services, HEALTH_SERVICE}, {**self._files, HEALTH_FILE.name: HEALTH_FILE})
         self._streaming = {
             path.encode(): method for path, method in {**self._health.methods, **reflection.methods}.items()
@@ -253,7 +260,7 @@ class GRPCServer(BaseGRPCServer):
                 self._decompress_off_loop(encoding, message, self.max_bytes, on_done, reply)
             else:
                 reply(self._decompression_failure(exc))
-        except (BadEncoding, RetryableError) as exc:
+        except (BadEncoding, RetryableError, MemoryError) as exc:
             reply(self._decompression_failure(exc))
         else:
             on_done(decompressed)

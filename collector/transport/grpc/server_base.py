@@ -6,12 +6,12 @@ from typing import Any, Final
 import grpc
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped] # no py.typed
 
-from collector.api import Admission, Clock, Host, RetryableError
+from collector.api import Admission, Clock, Host, RetryableError, out_of_memory
 from collector.transport.auth import Authenticate, find_authenticator
 from collector.transport.compression import BadEncoding, TooLarge
 from collector.transport.endpoint import Endpoint, LocalAddresses
 from collector.transport.error_log import ErrorLog
-from collector.transport.grpc.method import Aborted
+from collector.transport.grpc.method import Aborted, Method
 from collector.transport.listener import bound_address
 from config.blocks import GRPCServerConfig
 
@@ -31,7 +31,8 @@ _EXPANSION_GUESS: Final = 8
 class BaseGRPCServer:
     """A gRPC server that ``config`` describes. ``key``: path of the configuration block, for messages.
 
-    ``on_refused`` is called with the reason of every call that ends with an error.
+    ``on_refused`` is called with the reason of every call that ends with an error, and ``on_unread`` with method and
+    reason of a call whose message could not be read.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class BaseGRPCServer:
         clock: Clock,
         log: Any,
         on_refused: Callable[[str], None],
+        on_unread: Callable[[Method, str], None] | None = None,
     ) -> None:
         self.max_bytes = max_message_bytes(config)
         """The limit of a message, compressed as well as decompressed."""
@@ -52,6 +54,7 @@ class BaseGRPCServer:
         self._key = key
         self._addresses = addresses
         self._on_refused = on_refused
+        self._on_unread = on_unread
         self._endpoint = Endpoint.parse(config.endpoint, unix=config.transport == "unix")
         self._authenticate: Authenticate | None = None
         self._admission: Admission | None = None
@@ -68,6 +71,11 @@ class BaseGRPCServer:
         """Return the answer to a request for which there is no memory."""
         return Aborted(grpc.StatusCode.UNAVAILABLE, str(error), reason=error.reason, details=_retry_details(error))
 
+    def note_unread(self, method: Method, error: Exception) -> None:
+        """Report that the message for ``method`` was refused with ``error`` before it was read."""
+        if self._on_unread is not None and isinstance(error, Aborted):
+            self._on_unread(method, error.reason)
+
     def _open(self, host: Host) -> None:
         """Find the memory budget and the authenticator.
 
@@ -78,8 +86,10 @@ class BaseGRPCServer:
         self._authenticate = find_authenticator(host, self._config.auth, self._key)
 
     def _counted(self, error: Exception) -> Aborted:
-        """Return the answer to ``error``, counted. Anything but :class:`Aborted` is our fault: INTERNAL, and logged."""
-        if not isinstance(error, Aborted):
+        """Return the answer to ``error``, counted. Other errors are our fault: INTERNAL, and logged."""
+        if isinstance(error, MemoryError):
+            error = self.over_budget(out_of_memory())
+        elif not isinstance(error, Aborted):
             self._log_error(error)
             error = Aborted(grpc.StatusCode.INTERNAL, "internal error", reason="internal")
         self._on_refused(error.reason)
@@ -96,6 +106,8 @@ class BaseGRPCServer:
             return Aborted(grpc.StatusCode.RESOURCE_EXHAUSTED, text, reason="too_large")
         if isinstance(error, BadEncoding):
             return Aborted(grpc.StatusCode.INVALID_ARGUMENT, str(error), reason="encoding")
+        if isinstance(error, MemoryError):
+            error = out_of_memory()
         if isinstance(error, RetryableError):
             return self.over_budget(error)
         return RuntimeError(f"decompressing failed: {error!r}")

@@ -119,9 +119,9 @@ cdef class UnaryCall(ServerStream):
         if event.is_end:
             self.is_awaited = False
         if event.message is None:
-            self.reply(self._invalid_message(event.data))
+            self.refuse_unread(self._invalid_message(event.data))
         elif event.is_compressed:
-            self.dispatcher.server.decompress(self.head.encoding, event.message, self.invoke, self.reply)
+            self.dispatcher.server.decompress(self.head.encoding, event.message, self.invoke, self.refuse_unread)
         else:
             self.invoke(event.message)
 
@@ -136,6 +136,12 @@ cdef class UnaryCall(ServerStream):
             head.method(message, head.call(self.connection.is_local), self.reply)
         except Exception as error:  # no bug may end the process, and the client must get an answer
             self.reply(error)
+
+    def refuse_unread(self, error not None):
+        """End the call with an error, because its message cannot be read."""
+        if not self.is_done:
+            self.dispatcher.server.note_unread(self.head.method, error)
+        self.reply(error)
 
     def reply(self, outcome):
         """Send the method's answer, or an error instead. Does nothing if the client is gone or was answered already."""
@@ -165,7 +171,7 @@ cdef class UnaryCall(ServerStream):
 
     def refused(self, error):
         """See the base."""
-        self.reply(self.dispatcher.server.over_budget(error))
+        self.refuse_unread(self.dispatcher.server.over_budget(error))
 
     def stalled(self):
         """See the base."""

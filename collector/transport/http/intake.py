@@ -7,9 +7,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Final
 
-from collector.api import ConsumeError, Receipt, ReceiverOutput
+from collector.api import ConsumeError, Receipt, ReceiverOutput, out_of_memory
 from collector.model import Context, MalformedBatch
-from collector.transport.failure import failure_of
+from collector.transport.failure import UNREAD_REASONS, failure_of
 from collector.transport.http.headers import HeaderList
 from collector.transport.http.request import Request, Route
 from collector.transport.http.response import Refused, Response
@@ -85,6 +85,8 @@ class Intake(Route):
 
     def refusal(self, request: Request, error: Refused | ConsumeError) -> Response:  # noqa: ARG002 - see the base
         """The response to a body that is refused before it is decoded."""
+        if error.reason in UNREAD_REASONS:
+            self._output.refuse_unread(error.reason)
         if isinstance(error, Refused):
             self._refused(error.reason)
             return _text(error.status, str(error))
@@ -106,6 +108,8 @@ class Intake(Route):
             request.reply(self.accepted)
 
     def _answer(self, request: Request, outcome: Receipt | Exception) -> None:
+        if isinstance(outcome, MemoryError):
+            outcome = out_of_memory()
         if isinstance(outcome, Receipt):
             request.reply(self.accepted)
         elif isinstance(outcome, MalformedBatch | ConsumeError):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any, Final, Protocol
 
-from collector.api import Clock, ConsumeError
+from collector.api import Clock, ConsumeError, out_of_memory
 from collector.transport.auth import Authenticate, AuthenticationError, Claims
 from collector.transport.compression import BadEncoding, TooLarge, decompress, unsupported_encoding
 from collector.transport.http.headers import HeaderList
@@ -169,13 +169,18 @@ class Request:
         return values
 
     def reply(self, outcome: Response | Exception) -> None:
-        """Answer the request; only the first call counts. An exception other than a refusal is logged: 500."""
+        """Answer the request; only the first call counts.
+
+        A refusal is answered by the route, and so is a MemoryError (503); any other exception is logged: 500.
+        """
         if self._state == _ANSWERED:
             return
         self._state = _ANSWERED
         self._parts = []
         self._release()
         if not isinstance(outcome, Response):
+            if isinstance(outcome, MemoryError):
+                outcome = out_of_memory()
             if isinstance(outcome, Refused | ConsumeError) and self._route is not None:
                 outcome = self._route.refusal(self, outcome)
             else:
@@ -243,10 +248,9 @@ class Request:
         if self._state != _READING:
             return
         self._state = _SERVING
-        parts = self._parts
-        body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._parts = []
+        parts, self._parts = self._parts, []
         try:
+            body = parts[0] if len(parts) == 1 else b"".join(parts)
             if self._encoding:
                 max_bytes = self._routes.max_bytes
                 expected_bytes = min(len(body) * _EXPANSION_GUESS, max_bytes)

@@ -86,7 +86,7 @@ async def test_the_ledger_closes_over_restarts(exporter, tmp_path):
 
 
 @pytest.mark.parametrize("exporter", ONE_OF_EACH)
-@pytest.mark.parametrize("damage", ["corrupt", "truncated"])
+@pytest.mark.parametrize("damage", ["corrupt", "corrupt without a footer", "truncated"])
 async def test_a_damaged_queue_is_opened_and_what_is_lost_is_counted(exporter, damage, tmp_path):
     """The rest arrives; the start is not blocked."""
     async with sink_of(exporter, "hangs") as sink:
@@ -96,10 +96,11 @@ async def test_a_damaged_queue_is_opened_and_what_is_lost_is_counted(exporter, d
         files = sorted((tmp_path / "storage").rglob("*.seg"))
         assert files
         content = bytearray(files[0].read_bytes())
-        if damage == "corrupt":
-            content[len(content) // 2] ^= 0xFF
-        else:
+        if damage == "truncated":
             del content[len(content) // 2 :]
+        else:
+            content[len(content) // 3] ^= 0xFF
+            content[-1] ^= 0xFF if damage == "corrupt without a footer" else 0
         files[0].write_bytes(content)
         await sink.heal()
         async with rig.running():
@@ -109,7 +110,7 @@ async def test_a_damaged_queue_is_opened_and_what_is_lost_is_counted(exporter, d
             assert 0 < sink.taken < 100
             assert row.delivered == sink.taken
             assert row.created == row.delivered + lost
-            if damage == "corrupt":
+            if damage != "truncated":
                 assert (row.created, set(row.dropped)) == (100, {"storage_damaged"})
 
 

@@ -2,10 +2,11 @@
 
 import asyncio
 
+import numpy as np
 import pytest
 from delivery_rig import OK, Backend, Probe, Rig, down
 
-from collector.api import PermanentError
+from collector.api import PermanentError, TooLargeError
 from collector.delivery import ExporterConfig, Part
 from collector.delivery.dead_letters import dead_letter_queue
 from collector.model import Signal
@@ -87,6 +88,44 @@ async def test_only_the_items_to_blame_are_kept():
         assert rig.kept == [("http_400", 2)]
     ((_, kept),) = rig.letters
     assert set(ids(kept)) == bad
+
+
+@pytest.mark.parametrize("limit", [0, 90_000])
+async def test_an_exporter_with_another_payload_keeps_the_rows_that_were_refused(limit):
+    """Whatever order its requests have, and however they were cut."""
+
+    class Lines(Probe):
+        isolated_reasons = frozenset({"http_400"})
+
+        def encode(self, batch):
+            rows = np.arange(batch.item_count)[::-1]
+            ids = batch.field("span_id")[rows]
+            return [
+                Part(ids[part], len(part), size_bytes=10_000 * len(part), rows=rows[part])
+                for part in np.array_split(np.arange(len(rows)), 2)
+            ]
+
+        def cut(self, part):
+            middle = part.item_count // 2
+            return [
+                Part(ids, len(ids), part.shard, 10_000 * len(ids))
+                for ids in (part.payload[:middle], part.payload[middle:])
+                if len(ids)
+            ]
+
+    def answer(payload):
+        if limit and 10_000 * len(payload) > limit:
+            return TooLargeError("too large", reason="http_413")
+        return REFUSED if bad & set(payload.tolist()) else 0
+
+    batch = traces(spans=64)
+    bad = {batch.field("span_id").tolist()[row] for row in (5, 40, 41)}
+    async with KeepingRig(Backend(default=answer), Lines) as rig:
+        await rig.consume(batch)
+        await rig.settled()
+        assert rig.delivered == 61
+        assert rig.kept == [("http_400", 3)]
+    assert set(rig.letters[0][1].field("span_id").tolist()) == bad
 
 
 async def test_an_exporter_with_another_payload_keeps_the_whole_batch_once():

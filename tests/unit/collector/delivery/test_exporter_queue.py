@@ -227,7 +227,32 @@ class TestShutdown:
             await rig.consume(*(traces(spans=1) for _ in range(8)))
             await rig.clock.advance(1)
         assert rig.reasons("dropped") == {"shutdown": 8}
-        assert rig.clock.monotonic_s() <= 1 + Probe.drain_timeout_s + 1
+        assert rig.clock.monotonic_s() <= 1 + rig.host.shutdown_timeout_s + 1
+
+    async def test_it_uses_all_the_time_that_the_service_has(self):
+        """The backend recovers after 20 of 25 seconds; nothing is dropped."""
+        backend = Backend(*[down()] * 20)
+        async with Rig(backend, sending_queue={"num_consumers": 1}) as rig:
+            rig.host.shutdown_timeout_s = 25.0
+            await rig.consume(*(traces(spans=1) for _ in range(8)))
+        assert (rig.delivered, rig.reasons("dropped")) == (8, {})
+
+    async def test_with_plenty_of_time_it_does_not_hurry_the_backend(self):
+        """What drains in the background waits as usual between its attempts, and ends sooner if it is told to."""
+        backend = Backend(default=down())
+        retry = {"initial_interval": "20s", "multiplier": 1, "randomization_factor": 0, "max_elapsed_time": 0}
+        async with Rig(backend, retry_on_failure=retry, circuit_breaker={"enabled": False}) as rig:
+            rig.host.shutdown_timeout_s = 300.0
+            await rig.consume(traces(spans=3))
+            stopping = asyncio.ensure_future(rig.exporter.shutdown())
+            for _ in range(70):
+                await rig.clock.advance(1)
+            assert backend.times == [0, 20, 40, 60]
+            rig.host.shutdown_timeout_s = 5.0
+            for _ in range(7):
+                await rig.clock.advance(1)
+            assert stopping.done()
+        assert rig.reasons("dropped") == {"shutdown": 3}
 
     async def test_it_ends_waits_between_attempts(self):
         backend = Backend(down())

@@ -317,3 +317,25 @@ async def test_nobody_waits_for_ever(events):
     assert probe.gate.in_flight == 0
     assert probe.gate.try_enter()
     await probe.close()
+
+
+async def test_a_paused_gate_lets_nothing_enter_and_waits_for_what_has_entered():
+    """Not even an attempt whose time to wait is over; afterwards everything passes again."""
+    probe = Probe()
+    assert probe.gate.try_enter()
+    pausing = asyncio.ensure_future(probe.gate.pause())
+    await probe.clock.advance(0)
+    assert not probe.gate.try_enter()
+    probe.enter("late", until_s=0.0)
+    await probe.clock.advance(1)
+    assert (probe.entered, pausing.done()) == ([], False)
+    probe.gate.succeed(0.0)
+    await pausing
+    await probe.clock.advance(1)
+    assert probe.entered == []
+    probe.gate.resume()
+    await probe.clock.advance(0)
+    assert probe.entered == ["late"]
+    probe.gate.succeed(0.0)
+    assert probe.gate.is_calm
+    await probe.close()

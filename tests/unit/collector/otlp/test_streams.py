@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.model import Metrics
+from collector.model.checkpoint import CheckpointError, decode_checkpoint, encode_checkpoint
 from collector.otlp.streams import Streams
 
 DELTA, CUMULATIVE = 1, 2
@@ -179,11 +180,26 @@ def ordered(rows):
     return sorted(repr(sorted(row.items())) for row in rows)
 
 
-@given(batches=st.lists(st.lists(points(), max_size=12), max_size=4), initial=st.sampled_from(["auto", "keep", "drop"]))
+def restarted(streams):
+    """The streams of the next process."""
+    later = Streams(streams.max_streams)
+    later.restore(decode_checkpoint(encode_checkpoint("streams", 1, streams.parts()), "streams", 1), 0.0)
+    assert len(later) == len(streams)
+    return later
+
+
+RESTARTS = st.booleans()
+
+
+@given(
+    batches=st.lists(st.tuples(st.lists(points(), max_size=12), RESTARTS), max_size=4),
+    initial=st.sampled_from(["auto", "keep", "drop"]),
+)
 def test_deltas_agree_with_the_slow_reference(batches, initial):
-    """Values, intervals and the reasons of drops, over any sequence of batches."""
+    """Values, intervals and the reasons of drops, over any sequence of batches and restarts."""
     streams, last = Streams(1000), {}
-    for rows in batches:
+    for rows, ends in batches:
+        streams = restarted(streams) if ends else streams
         batch = request(rows, CUMULATIVE)
         everything = np.ones(batch.table("metrics").row_count, np.bool_)
         got = streams.to_delta(batch, everything, initial=initial, began_unix_nano=2, now_s=0)
@@ -193,11 +209,12 @@ def test_deltas_agree_with_the_slow_reference(batches, initial):
         assert got.dropped() == {reason: dropped.count(reason) for reason in dropped}
 
 
-@given(batches=st.lists(st.lists(points(), max_size=12), max_size=4))
+@given(batches=st.lists(st.tuples(st.lists(points(), max_size=12), RESTARTS), max_size=4))
 def test_totals_agree_with_the_slow_reference(batches):
-    """Values, start times and the reasons of drops, over any sequence of batches."""
+    """Values, start times and the reasons of drops, over any sequence of batches and restarts."""
     streams, totals = Streams(1000), {}
-    for rows in batches:
+    for rows, ends in batches:
+        streams = restarted(streams) if ends else streams
         got = streams.to_cumulative(request(rows, DELTA), now_s=0)
         expected, dropped = slow_total(rows, totals)
         assert ordered(shown(got.batch)) == ordered(expected)
@@ -207,6 +224,20 @@ def test_totals_agree_with_the_slow_reference(batches):
 def histogram(series, time, counts, bounds):
     row = {"name": "h", "series": series, "start": 1, "time": time, "no_value": False}
     return row | {"bounds": bounds, "counts": counts, "sum": None, "min": None, "count": sum(counts)}
+
+
+def test_buckets_that_were_not_saved_are_refused():
+    """Whatever stands in a checkpoint, a stream cannot refer to memory that is not its own."""
+    streams = Streams(10)
+    streams.to_cumulative(request([histogram("x", 2, [1, 2], [1.0])], DELTA), now_s=0)
+    for place, count in ((-1, 2), (1, 2), (2**62, 2), (0, 3), (0, 2**31 - 1)):
+        parts = streams.parts()
+        parts["table/column place"] = np.array([place])
+        parts["table/column bucket_count"] = np.array([count], np.int32)
+        later = Streams(10)
+        with pytest.raises(CheckpointError, match="buckets"):
+            later.restore(parts, 0.0)
+        assert len(later) == 0
 
 
 def test_memory_does_not_grow_with_streams_that_come_and_go():

@@ -112,6 +112,11 @@ class TestState:
         assert await store.load() == b"new"
         await store.save(b"")
         assert await store.load() == b""
+        store.discard()
+        store.discard()
+        assert await store.load() is None
+        await store.save(b"later")
+        assert await store.load() == b"later"
         await storage.close()
 
     @pytest.mark.parametrize("place", [0, 9, 20, 30, -1])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from collector.storage.records import VERSION, crc32, new_marker
+from collector.storage.records import RECORD_HEADER_BYTES, TRAILER_BYTES, VERSION, crc32, new_marker
 from collector.storage.segment import segment_name
 from collector.testing import eventually, traces
 
@@ -205,3 +205,52 @@ async def test_a_sender_cannot_forge_a_record(disk, stored):
         found, _ = await contents(queue)
         assert list(found.values()) == [one(2).wire, one(3).wire]
     assert crashed.damaged_bytes > len(body)
+
+
+def spoil(content, place, size=3):
+    for at in range(place, place + size):
+        content[at] ^= 0x55
+
+
+@pytest.mark.parametrize("is_complete", [True, False])
+async def test_the_items_of_damaged_records_are_counted(disk, stored, is_complete):
+    """Exactly if their headers are intact, or the trailer of the segment is; without what was settled."""
+    crashed, _ = await filled(disk, stored, is_complete=is_complete)
+    (path,) = crashed.files(".seg")
+    content = bytearray(path.read_bytes())
+    for count in (3, 5, 6):  # 3 is settled
+        spoil(content, content.find(one(count).wire) + 20)
+    if is_complete:
+        spoil(content, len(content) - TRAILER_BYTES - 10)
+    path.write_bytes(content)
+    async with crashed.opened() as queue:
+        assert queue.lost_item_count == 5 + 6
+        assert queue.totals.item_count == 55 - 3 - 8 - 5 - 6
+    async with crashed.opened() as queue:
+        assert queue.lost_item_count == 0, "the second start knows nothing of it"
+
+
+async def test_the_items_of_records_without_a_header_are_estimated(disk, stored):
+    """As many records are missing as keys, and each had about as many items as the others."""
+    async with disk.opened() as queue:
+        await stored(queue, *(one(10) for _ in range(10)))
+        crashed = disk.crashed(disk.folder.with_name("crashed"))
+    (path,) = crashed.files(".seg")
+    content = bytearray(path.read_bytes())
+    second = content.find(one(10).wire, content.find(one(10).wire) + 1)
+    spoil(content, second - RECORD_HEADER_BYTES - 5, RECORD_HEADER_BYTES + one(10).size_bytes)
+    path.write_bytes(content)
+    async with crashed.opened() as queue:
+        lost = 10 - queue.totals.batch_count
+        assert queue.lost_item_count == 10 * lost > 0
+
+
+async def test_the_items_of_a_segment_of_which_nothing_is_left_come_from_its_trailer(disk, stored):
+    crashed, _ = await filled(disk, stored, is_complete=True)
+    (path,) = crashed.files(".seg")
+    content = bytearray(path.read_bytes())
+    spoil(content, 10, len(content) - TRAILER_BYTES - 10)
+    path.write_bytes(content)
+    async with crashed.opened() as queue:
+        assert queue.totals.item_count == 0
+        assert queue.lost_item_count == round(55 * 8 / 10), "two of ten batches were settled"

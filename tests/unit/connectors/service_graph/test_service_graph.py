@@ -2,6 +2,7 @@
 
 import bisect
 import collections
+import errno
 import math
 
 import numpy as np
@@ -680,6 +681,22 @@ async def test_continues_after_a_restart_like_a_connector_that_never_ended(is_ki
     assert second.requests()
     await end(whole, is_killed=True)
     await end(second, is_killed=True)
+
+
+async def test_waiting_spans_count_as_unpaired_if_the_disk_is_full_at_the_end():
+    """They are not lost without being counted, and a later process does not continue from an older state."""
+    storage = FakeStorage()
+    rig = await restarted(storage, virtual_node_peer_attributes=[])
+    await rig.take(span(CLIENT, 1, 1, service="a"))
+    await rig.component._flush()
+    [state] = storage.states.values()
+    assert state.value
+    state.fail_with = OSError(errno.ENOSPC, "No space left on device")
+    await end(rig, is_killed=False)
+    assert rig.component.held_items() == {Signal.TRACES: 0}
+    assert rig.telemetry.ledger.folded[Signal.TRACES] == 1
+    assert sum(rig.points("traces_service_graph_unpaired_spans_total").values()) == 1
+    assert state.value is None
 
 
 @pytest.mark.parametrize("change", [b"", b'"version": 9', b'"kind": "other"'])

@@ -185,6 +185,18 @@ def entries(push_request, body):
     return [(stream.labels, entry.timestamp.nanos, len(entry.line)) for stream in streams for entry in stream.entries]
 
 
+@given(BODIES, st.integers(1, 4000), st.booleans())
+def test_each_part_knows_the_rows_of_its_records(push_request, lengths, limit, by_tenant):
+    """Also of batches with several tenants; the times of the entries are those of the rows."""
+    config = {"tenant": {"attribute": "service.name"}} if by_tenant else {}
+    batch = Logs.from_wire(of_lengths(lengths).SerializeToString())
+    parts = exporter(max_request_bytes=limit, **config).encode(batch)
+    times = batch.field("time_unix_nano")
+    for part in parts:
+        assert [time for _, time, _ in entries(push_request, part.payload[1])] == times[part.rows].tolist()
+    assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(batch.item_count))
+
+
 @given(BODIES, st.integers(1, 4000))
 def test_requests_stay_below_the_limit(push_request, lengths, limit):
     """Only single records exceed the limit. The requests together equal a single one, in the same order."""

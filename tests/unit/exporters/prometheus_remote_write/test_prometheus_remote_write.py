@@ -6,8 +6,10 @@ from limited_server import LimitedServerRig
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.model import Metrics, Signal
+from collector.testing import make_settings
 from collector.transport.compression import decompress
 from exporters.prometheus_remote_write import factory
+from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
 
 SECOND = 1_000_000_000
 
@@ -258,3 +260,31 @@ def test_reserved_headers_cannot_be_configured(name):
     config = {"endpoint": "http://localhost:9090/api/v1/write", "headers": {name: "x"}}
     with pytest.raises(ValueError, match=f"{name} cannot be configured"):
         factory.config_type.model_validate(config)
+
+
+@pytest.mark.parametrize("limit", [1_000_000, 300])
+def test_each_part_knows_the_rows_of_its_samples(write_request, limit, monkeypatch):
+    """Over series of several samples, histograms, shards and requests."""
+    monkeypatch.setattr("exporters.prometheus_remote_write.prometheus_remote_write._POINTS_PER_SHARD", 20)
+    batch = metric_batch(series=30, points=3, histograms=10, resources=2)
+    config = PrometheusRemoteWriteConfig.model_validate(
+        {"endpoint": "http://localhost:1/api/v1/write", "max_batch_size_bytes": limit,
+         "remote_write_queue": {"num_consumers": 3}}
+    )  # fmt: skip
+    sut = factory.create(make_settings(factory, signals={Signal.METRICS}), config)
+    parts = [part for part in sut.encode(batch) if part.item_count]
+    times, names = batch.field("time_unix_nano") // 1_000_000, batch.field("name", "metrics")
+    metric_of = batch.table().parent
+    for part in parts:
+        rows = part.rows.tolist()
+        assert len(rows) == part.item_count
+        expected = [(names.distinct[names.codes[metric_of[row]]], int(times[row])) for row in rows]
+        sent = [
+            (label.value.removesuffix("_count"), sample.timestamp)
+            for series in write_request.FromString(part.payload.body).timeseries
+            for label in series.labels
+            if label.name == "__name__" and (label.value == "g" or label.value == "h_count")
+            for sample in series.samples
+        ]
+        assert sorted(sent) == sorted(expected)
+    assert sorted(row for part in parts for row in part.rows.tolist()) == list(range(batch.item_count))

@@ -24,7 +24,6 @@ def made(folder, **more):
         factory, signals={Signal.METRICS}, telemetry=telemetry, clock=SystemClock(), component_id="prw"
     )
     exporter = factory.create(settings, config)
-    exporter.drain_timeout_s = 0.0
     return exporter, telemetry
 
 
@@ -33,7 +32,7 @@ async def test_what_was_not_delivered_is_sent_after_the_restart(tmp_path):
     for run in range(2):
         exporter, telemetry = made(tmp_path / "wal")
         assert exporter.waits_for_storage
-        await exporter.start(FakeHost())
+        await exporter.start(FakeHost(shutdown_timeout_s=0.0))
         assert sum(telemetry.ledger.created.values()) == (4 if run else 0)
         if not run:
             await exporter.consume(metrics(points=4))
@@ -44,10 +43,10 @@ async def test_what_was_not_delivered_is_sent_after_the_restart(tmp_path):
 async def test_two_exporters_cannot_share_a_directory(tmp_path):
     """The message names the key."""
     first, _ = made(tmp_path / "wal")
-    await first.start(FakeHost())
+    await first.start(FakeHost(shutdown_timeout_s=0.0))
     second, _ = made(tmp_path / "wal")
     with pytest.raises(OSError, match=r"exporters::prw::wal::directory: .*is in use by process"):
-        await second.start(FakeHost())
+        await second.start(FakeHost(shutdown_timeout_s=0.0))
     await second.shutdown()
     await first.shutdown()
 

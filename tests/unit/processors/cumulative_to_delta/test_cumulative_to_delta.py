@@ -3,7 +3,7 @@
 import pytest
 
 from collector.model import Metrics, MetricsBuilder, Signal
-from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_settings
+from collector.testing import FakeClock, FakeHost, FakeStorage, RecordingTelemetry, make_settings
 from processors.cumulative_to_delta import factory
 
 NOW = FakeClock().time_unix_nano()
@@ -137,3 +137,22 @@ def test_impossible_settings_are_refused(options, message):
     """Each message says what is expected."""
     with pytest.raises(ValueError, match=message):
         factory.config_type.model_validate(options)
+
+
+async def test_deltas_continue_after_a_restart_and_begin_anew_after_a_crash():
+    """The interval of the restart is not lost, and no interval is passed on twice."""
+    storage, clock = FakeStorage(), FakeClock()
+    host = FakeHost(extensions={"disk": storage})
+    first = processor(clock, storage="disk")
+    await first.start(host)
+    assert values(first.transform(cumulative(5, 10)))["http_requests"] == (5, 1)
+    await first.shutdown()
+    await clock.advance(100)
+    second = processor(clock, storage="disk")
+    await second.start(host)
+    assert values(second.transform(cumulative(12, 20)))["http_requests"] == (7, 1)
+    new = cumulative(3, 30, series="b")
+    assert values(second.transform(new))["http_requests"] == (3, 1), "it began after the first of the processes"
+    third = processor(clock, storage="disk")
+    await third.start(host)
+    assert "http_requests" not in values(third.transform(cumulative(13, 40)))

@@ -1,7 +1,7 @@
 """What the processor adds to the streams: counts, limits, expiry, hand-over."""
 
 from collector.model import MetricsBuilder, Signal
-from collector.testing import FakeClock, FakeHost, RecordingTelemetry, make_settings
+from collector.testing import FakeClock, FakeHost, FakeStorage, RecordingTelemetry, make_settings
 from processors.delta_to_cumulative import factory
 
 
@@ -83,3 +83,35 @@ def test_the_limit_holds_and_is_logged_once():
     assert total(under_test.transform(delta(5, 20, 30))) == (10, 10, 30, 2)
     assert dict(telemetry.ledger.dropped) == {(Signal.METRICS, "limit"): 2}
     assert len(telemetry.log.of_level("error")) == 1
+
+
+async def test_totals_continue_after_a_restart_and_begin_anew_after_a_crash():
+    """What was saved when the process ended is used once."""
+    storage, clock = FakeStorage(), FakeClock()
+    host = FakeHost(extensions={"disk": storage})
+    first = processor(clock, storage="disk")
+    await first.start(host)
+    assert total(first.transform(delta(5, 10, 20))) == (5, 10, 20, 2)
+    await first.shutdown()
+    second = processor(clock, storage="disk")
+    await second.start(host)
+    assert total(second.transform(delta(7, 20, 30))) == (12, 10, 30, 2)
+    third = processor(clock, storage="disk")
+    await third.start(host)
+    assert total(third.transform(delta(1, 30, 40))) == (1, 30, 40, 2)
+
+
+async def test_a_processor_that_hands_over_saves_nothing():
+    """The successor's totals are newer."""
+    storage, clock = FakeStorage(), FakeClock()
+    host = FakeHost(extensions={"disk": storage})
+    first, second = processor(clock, storage="disk"), processor(clock, storage="disk")
+    await first.start(host)
+    first.transform(delta(5, 10, 20))
+    assert second.take_over(first.hand_over(None))
+    await first.shutdown()
+    assert [state.value for state in storage.states.values()] == [None]
+    await second.start(host)
+    assert total(second.transform(delta(7, 20, 30))) == (12, 10, 30, 2)
+    await second.shutdown()
+    assert [bool(state.value) for state in storage.states.values()] == [True]

@@ -50,6 +50,10 @@ class Door:
         self.entered = asyncio.Event()
         self.open = asyncio.Event()
         self.open.set()
+        self.unread: list[str] = []
+
+    def refuse_unread(self, reason: str) -> None:
+        self.unread.append(reason)
 
     def for_transport(self, transport: str) -> "Door":
         self.transports.append(transport)

@@ -116,6 +116,27 @@ async def test_retryable_error_says_when_to_come_back(receive, send, wish):
     assert (outcome.kind, outcome.message, outcome.retry_after_s) == ("retry", "over the memory limit", wish)
 
 
+@pytest.mark.parametrize("gzip", [False, True])
+async def test_too_little_memory_is_not_an_internal_error(receive, send, monkeypatch, gzip):
+    """An allocation fails, in the door or while the body is decompressed: the sender is told when to come back."""
+    running = await receive()
+    if gzip:
+
+        def fail(*_arguments):
+            raise MemoryError
+
+        for module in ("http.request", "grpc.server", "grpc.grpcio_server"):
+            monkeypatch.setattr(f"collector.transport.{module}.decompress", fail)
+    else:
+        running.door.error = MemoryError()
+    outcome = await send(running, Signal.TRACES, A_SPAN, gzip=gzip)
+    assert (outcome.kind, outcome.message, outcome.retry_after_s) == (
+        "retry", "there was not enough memory for the request", 1.0,
+    )  # fmt: skip
+    assert running.door.unread == (["memory_limit"] if gzip else [])
+    assert running.host.admission.used_bytes == 0
+
+
 async def test_permanent_error_is_internal(receive, send):
     """The status is 500 or INTERNAL, which no client retries."""
     running = await receive()
@@ -240,6 +261,7 @@ async def test_decompression_bomb_is_stopped_at_the_limit(receive, send):
     )
     outcome = await send(running, Signal.TRACES, a_request(Signal.TRACES, 30_000_000), gzip=True)
     assert outcome.kind == "too_large"
+    assert running.door.unread == ["too_large"]
     assert not running.door.taken
     assert running.host.admission.used_bytes == 0
 
@@ -252,6 +274,7 @@ async def test_memory_limit_refuses_before_unpacking(receive, send):
     # it compresses badly, so that it is large in gzip as well
     message.resource_spans[0].schema_url = "".join(f"{n * n:x}" for n in range(200_000))
     assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "retry"
+    assert running.door.unread == ["memory_limit"]
     running.host.admission.refuse = False
     assert (await send(running, Signal.TRACES, message, gzip=True)).kind == "ok"
     assert running.host.admission.used_bytes == 0
