@@ -38,10 +38,13 @@ class PointEdit:
         """``batch`` is not changed."""
         self._batch = batch
         self._patches = Patches(batch)
-        self._points = np.zeros(batch.item_count, np.bool_)
+        self._changed: dict[str, Mask] = {}
 
-    def set_fixed64(self, number: int, values: Array, rows: Indices) -> None:
-        """Sets a field of 8 bytes (fixed64, sfixed64, double) of the points ``rows`` to ``values``, of 8 bytes each."""
+    def set_fixed64(self, number: int, values: Array, rows: Indices, table: str = "points") -> None:
+        """Sets a field of 8 bytes (fixed64, sfixed64, double) of the points ``rows`` to ``values``, of 8 bytes each.
+
+        ``table`` may also be ``exemplars``.
+        """
         count = len(rows)
         if not count:
             return
@@ -51,7 +54,15 @@ class PointEdit:
         encoded[:, : len(tag)] = np.frombuffer(tag, np.uint8)
         encoded[:, len(tag) :] = np.ascontiguousarray(values).view(np.uint8).reshape(count, 8)
         sources = np.arange(count, dtype=np.int64) * width
-        self._replace(number, rows, encoded.tobytes(), sources, np.full(count, width, np.int64))
+        self._replace(number, rows, encoded.tobytes(), sources, np.full(count, width, np.int64), table)
+
+    def set_varint(self, number: int, values: Array, rows: Indices) -> None:
+        """Sets a varint field of the points to ``values`` (U64[n]; signed fields of sint types: zigzag)."""
+        if len(rows):
+            payload, sources, lengths = encode_varints(
+                field_tag(number, VARINT), np.ascontiguousarray(values, np.uint64)
+            )
+            self._replace(number, rows, payload, sources, lengths)
 
     def set_bytes(self, number: int, content: bytes, offsets: Array, sizes: Array, rows: Indices) -> None:
         """Sets a length-delimited field (packed numbers, messages) of the points to slices of ``content``."""
@@ -62,14 +73,21 @@ class PointEdit:
             )
             self._replace(number, rows, payload, sources, lengths)
 
+    def insert_raw(self, content: bytes, offsets: Array, sizes: Array, rows: Indices) -> None:
+        """Inserts encoded fields, slices of ``content``, into the points; a point may be there several times."""
+        if len(rows):
+            places = self._batch.table().rows["body"][rows]
+            self._patches.add("points", places, places, content, offsets, sizes)
+            self._rows("points")[rows] = True
+
     def remove(self, number: int, rows: Indices) -> None:
         """Removes a field of the points, where it is present."""
         if not len(rows):
             return
-        starts, ends = self._find(number, rows)
+        starts, ends = self._find(number, rows, "points")
         is_present = starts >= 0
         self._patches.cut(starts[is_present], ends[is_present])
-        self._points[rows[is_present]] = True
+        self._rows("points")[rows[is_present]] = True
 
     def set_temporality(self, temporality: int, metrics: Mask) -> None:
         """Sets the temporality of the metrics of the mask: sums and histograms of both kinds."""
@@ -91,25 +109,35 @@ class PointEdit:
         """The changed batch, or the original one if nothing changed."""
         if not self._patches.count:
             return self._batch
-        if self._points.any():
-            self._patches.add_frames_around("points", self._points)
+        for table, rows in self._changed.items():
+            if rows.any():
+                self._patches.add_frames_around(table, rows)
         return self._batch.with_wire(self._patches.apply().wire)
 
-    def _find(self, number: int, rows: Indices) -> tuple[Array, Array]:
-        points = self._batch.table().rows[rows]
-        starts, ends = find_field(self._batch.wire, points["body"].copy(), points["end"].copy(), number)
+    def _rows(self, table: str) -> Mask:
+        """bool[n]: which rows of the table are changed; to be written to."""
+        rows = self._changed.get(table)
+        if rows is None:
+            rows = self._changed[table] = np.zeros(self._batch.table(table).row_count, np.bool_)
+        return rows
+
+    def _find(self, number: int, rows: Indices, table: str) -> tuple[Array, Array]:
+        found = self._batch.table(table).rows[rows]
+        starts, ends = find_field(self._batch.wire, found["body"].copy(), found["end"].copy(), number)
         return starts, ends
 
-    def _replace(self, number: int, rows: Indices, payload: bytes, sources: Array, lengths: Array) -> None:
-        bodies = self._batch.table().rows["body"][rows]
-        starts, ends = self._find(number, rows)
+    def _replace(
+        self, number: int, rows: Indices, payload: bytes, sources: Array, lengths: Array, table: str = "points"
+    ) -> None:
+        bodies = self._batch.table(table).rows["body"][rows]
+        starts, ends = self._find(number, rows, table)
         is_present = starts >= 0
         self._patches.add(
-            "points",
+            table,
             np.where(is_present, starts, bodies),
             np.where(is_present, ends, bodies),
             payload,
             sources,
             lengths,
         )
-        self._points[rows] = True
+        self._rows(table)[rows] = True

@@ -14,6 +14,7 @@ import numpy as np
 from collector.model import PRESENT_SUM, KeyTable
 from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, Records, offsets_of
 from collector.model.checkpoint import Part, Parts, nested, within
+from collector.otlp.exponential_buckets import first_index_above, read_varints
 from collector.otlp.exponential_histogram import SCALE_MAX, SCALE_MIN
 from processors.cardinality._updates import add_totals
 from processors.cardinality.exponential_buckets import (
@@ -23,8 +24,6 @@ from processors.cardinality.exponential_buckets import (
     Buckets,
     buckets_of_points,
     dense_buckets,
-    first_index_above,
-    read_varints,
 )
 from processors.cardinality.histograms import bucket_places, set_bucket_places
 from processors.cardinality.records import previous_of_source, take_records
