@@ -4,7 +4,7 @@
 // cumulativetodelta and deltatocumulative are there too. The requests pass one processor in this order. Answers one JSON
 // object a line: {"invalid": TEXT} if the config is refused, {"error": TEXT} if the processor returns an error, else
 // {"data": [BASE64...]} with the requests after the processor; one that is dropped is empty. With "repeat": N all of them
-// are processed N more times, and "cpu_s" is what one request costs, from bytes to bytes.
+// are processed N more times, each time by a new processor, and "cpu_s" is what one request costs, from bytes to bytes.
 package main
 
 import (
@@ -79,7 +79,10 @@ func run(given request) (result answer) {
 		return answer{Invalid: err.Error()}
 	}
 	sink := new(consumertest.MetricsSink)
-	made, err := factory.CreateMetrics(context.Background(), processortest.NewNopSettings(factory.Type()), config, sink)
+	create := func() (processor.Metrics, error) {
+		return factory.CreateMetrics(context.Background(), processortest.NewNopSettings(factory.Type()), config, sink)
+	}
+	made, err := create()
 	if err != nil {
 		return answer{Invalid: err.Error()}
 	}
@@ -107,6 +110,9 @@ func run(given request) (result answer) {
 	if given.Repeat > 0 {
 		before := cpu()
 		for range given.Repeat {
+			if made, err = create(); err != nil {
+				return answer{Error: err.Error()}
+			}
 			for _, wire := range given.Data {
 				if _, err := process(wire); err != nil {
 					return answer{Error: err.Error()}

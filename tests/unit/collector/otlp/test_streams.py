@@ -99,6 +99,10 @@ def shape(row, **changes):
     return kept | changes
 
 
+def began_again(row, before):
+    return row["start"] >= before["time"] and row["start"] != before["start"]
+
+
 def slow_delta(rows, last, initial, began):
     out, dropped = [], []
     for row in rows:
@@ -113,7 +117,7 @@ def slow_delta(rows, last, initial, began):
         known_sum = row.get("sum") or 0.0
         if "bounds" in row and math.isnan(known_sum):
             known_sum = before["known_sum"] if before else 0.0
-        if before is None:
+        if before is None or began_again(row, before):
             if initial == "keep" or (initial == "auto" and row["start"] >= began and row["time"] != row["start"]):
                 out.append(shape(row, **changes))
             else:
