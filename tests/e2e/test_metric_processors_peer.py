@@ -45,8 +45,8 @@ def deltas(count):
             point.zero_count = rng.randrange(3)
             point.zero_threshold = rng.choice((0.25, 0.5))
             for side in (point.positive, point.negative):
-                # The Collector rounds indices below zero the wrong way when it looks for a scale.
-                side.offset = rng.choice((0, 5, 100, 3000) if series == "d" else (0, 5, 60))
+                # The Collector fails at negative scales, and rounds negative indices the wrong way.
+                side.offset = rng.choice((0, 5, 100, 600) if series == "d" else (0, 5, 60))
                 side.bucket_counts.extend(rng.randrange(4) for _ in range(rng.choice((0, 3, 20))))
             point.count = point.zero_count + sum(point.positive.bucket_counts) + sum(point.negative.bucket_counts)
             if rng.random() < 0.95:
