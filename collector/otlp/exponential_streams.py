@@ -97,22 +97,23 @@ def set_exponential(
     if not len(changed):
         return
     points, rows, results = points[changed], rows[changed], results[changed]
-    edit.set_fixed64(_START, results["start_time"].copy(), rows)
-    edit.set_fixed64(_COUNT, results["count"].copy(), rows)
+    edit.set_fixed64(_START, results["start_time"].copy(), rows, column="start_time")
+    edit.set_fixed64(_COUNT, results["count"].copy(), rows, column="count")
     for number, name in ((_ZERO_COUNT, "zero_count"), (_ZERO_THRESHOLD, "zero_threshold")):
         differs = results[name] != points[name]
-        edit.set_fixed64(number, results[name][differs], rows[differs])
+        edit.set_fixed64(number, results[name][differs], rows[differs], column=name)
     is_coarser = results["scale"] != points["scale"]
     edit.set_varint(_SCALE, zigzag(results["scale"][is_coarser]), rows[is_coarser])
     for side, (_, number) in enumerate(SIDES):
         _set_side(edit, number, rows, results, buckets, side)
     if temporality == TEMPORALITY_DELTA:
         has_sum = (points["present"] & PRESENT_SUM != 0) & ~np.isnan(points["sum"])
-        edit.set_fixed64(_SUM, results["sum"][has_sum], rows[has_sum])
+        edit.set_fixed64(_SUM, results["sum"][has_sum], rows[has_sum], column="sum")
         return
     for number, bit, name in ((_SUM, PRESENT_SUM, "sum"), (_MIN, PRESENT_MIN, "min"), (_MAX, PRESENT_MAX, "max")):
         is_present = results["present"] & bit != 0
-        edit.set_fixed64(number, results[name][is_present], rows[is_present])
+        column = "sum" if number == _SUM else name
+        edit.set_fixed64(number, results[name][is_present], rows[is_present], column=column)
         edit.remove(number, rows[~is_present])
 
 

@@ -67,7 +67,9 @@ class _Runs:
         return _Runs(self.rows[keep[owner]], owner[keep[owner]])
 
 
-def merge_points(batch: Metrics, metrics: Mask, function: Aggregation | None) -> Metrics:
+def merge_points(
+    batch: Metrics, metrics: Mask, function: Aggregation | None, keys: frozenset[str] | None = None
+) -> Metrics:
     """The batch with the points of each metric merged that are equal in attributes and time.
 
     Points of delta metrics must also begin at the same time, those of histograms have the same bounds (or scale), and
@@ -78,8 +80,9 @@ def merge_points(batch: Metrics, metrics: Mask, function: Aggregation | None) ->
         metrics: bool[m]: whose points are merged. Summaries are left alone.
         function: What becomes of the numbers of gauges and sums; None: the first one stays. As in the Collector,
             ``count`` leaves a point alone that is equal to no other, and results for integers are rounded toward zero.
+        keys: The attributes that are compared; None: all. The others of the first point stay.
     """
-    rows, codes = _grouped(batch, metrics)
+    rows, codes = _grouped(batch, metrics, keys)
     if not len(rows):
         return batch
     runs = _Runs(rows, codes)
@@ -96,7 +99,18 @@ def merge_points(batch: Metrics, metrics: Mask, function: Aggregation | None) ->
     return edit.apply().select(keep)
 
 
-def _grouped(batch: Metrics, metrics: Mask) -> tuple[Indices, Array]:
+def _identity(batch: Metrics, keys: frozenset[str] | None) -> U64:
+    """The identity of the attributes of each point."""
+    if keys is None:
+        return attribute_identity(batch, "points")
+    attributes = batch.attributes()
+    wanted = {key.encode("utf-8", "replace") for key in keys}
+    is_compared = np.array([key in wanted for key in attributes.keys] or [False])
+    rows = attributes.rows[is_compared[attributes.rows["key_code"]]]
+    return wire_hash.sum_by_owner(wire_hash.hash_attributes(batch.wire, rows), rows["owner"], batch.item_count, rows)
+
+
+def _grouped(batch: Metrics, metrics: Mask, keys: frozenset[str] | None) -> tuple[Indices, Array]:
     """The points that are equal to others, and the group of each."""
     parent = batch.table().parent
     kinds = batch.table("metrics").rows
@@ -109,7 +123,7 @@ def _grouped(batch: Metrics, metrics: Mask) -> tuple[Indices, Array]:
     is_either = is_histogram | (kinds["type"][parent] == METRIC_EXPONENTIAL_HISTOGRAM)
     columns: list[Array] = [
         parent.copy(),
-        attribute_identity(batch, "points")[rows],
+        _identity(batch, keys)[rows],
         points["time"].copy(),
         np.where(is_delta, points["start_time"], np.uint64(0)),
     ]
@@ -147,12 +161,12 @@ def _merge_numbers(points: Records, runs: _Runs, function: Aggregation | None, e
         ints, doubles = points["int_value"][part.rows], points["double_value"][part.rows]
         if kind == VALUE_DOUBLE:
             values: Array = np.where(own == VALUE_DOUBLE, doubles, ints.astype(np.float64))
-            edit.set_fixed64(_AS_DOUBLE, _AGGREGATES[function](part, values.copy()), part.first)
+            edit.set_fixed64(_AS_DOUBLE, _AGGREGATES[function](part, values.copy()), part.first, column="double_value")
         else:
             # As in the Collector, doubles among ints count as 0 in sums, and as whole numbers elsewhere.
             others = np.zeros(len(own), np.int64) if function in {"sum", "mean"} else to_int(doubles)
             values = np.where(own == VALUE_DOUBLE, others, ints)
-            edit.set_fixed64(_AS_INT, _AGGREGATES[function](part, values), part.first)
+            edit.set_fixed64(_AS_INT, _AGGREGATES[function](part, values), part.first, column="int_value")
 
 
 def _sums(runs: _Runs, values: Array) -> Array:
@@ -199,7 +213,7 @@ def _set_start(points: Records, runs: _Runs, edit: PointEdit) -> None:
         return
     starts = np.minimum.reduceat(points["start_time"][runs.rows], runs.starts)
     changed = starts != points["start_time"][runs.first]
-    edit.set_fixed64(_START, starts[changed], runs.first[changed])
+    edit.set_fixed64(_START, starts[changed], runs.first[changed], column="start_time")
 
 
 def _set_common(
@@ -207,16 +221,16 @@ def _set_common(
 ) -> None:
     """Count, sum, extremes, start and exemplars, which both kinds of histograms have."""
     rows, first, starts = runs.rows, runs.first, runs.starts
-    edit.set_fixed64(_COUNT, np.add.reduceat(points["count"][rows], starts), first)
+    edit.set_fixed64(_COUNT, np.add.reduceat(points["count"][rows], starts), first, column="count")
     present = points["present"]
     sums = np.where(present[rows] & PRESENT_SUM, points["sum"][rows], 0.0)
-    edit.set_fixed64(_SUM, np.bincount(runs.owner, weights=sums, minlength=len(starts)), first)
+    edit.set_fixed64(_SUM, np.bincount(runs.owner, weights=sums, minlength=len(starts)), first, column="sum")
     for name, bit, number, reduce in (
         ("min", PRESENT_MIN, minimum_number, np.minimum),
         ("max", PRESENT_MAX, maximum_number, np.maximum),
     ):
         has = present[first] & bit != 0
-        edit.set_fixed64(number, reduce.reduceat(points[name][rows], starts)[has], first[has])
+        edit.set_fixed64(number, reduce.reduceat(points[name][rows], starts)[has], first[has], column=name)
     _set_start(points, runs, edit)
     exemplars = batch.table("exemplars").rows
     if len(exemplars):
@@ -279,7 +293,7 @@ def _merge_exponential(batch: Metrics, points: Records, runs: _Runs, edit: Point
         np.add.at(zero_counts, owner[is_zero], counts[is_zero])
         kept = index >= lowest[owner]
         _set_buckets(edit, field_number, counts[kept], owner[kept], index[kept], first)
-    edit.set_fixed64(_ZERO_COUNT, zero_counts, first)
+    edit.set_fixed64(_ZERO_COUNT, zero_counts, first, column="zero_count")
     edit.set_fixed64(_ZERO_THRESHOLD, thresholds[is_widened], first[is_widened])
 
 

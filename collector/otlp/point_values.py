@@ -70,8 +70,10 @@ def _scale_numbers(
 ) -> None:
     kinds = records["value_kind"][rows]
     ints, doubles = rows[kinds == VALUE_INT], rows[kinds == VALUE_DOUBLE]
-    edit.set_fixed64(int_number, to_int(records["int_value"][ints].astype(np.float64) * factor), ints, table)
-    edit.set_fixed64(double_number, records["double_value"][doubles] * factor, doubles, table)
+    edit.set_fixed64(
+        int_number, to_int(records["int_value"][ints].astype(np.float64) * factor), ints, table, column="int_value"
+    )
+    edit.set_fixed64(double_number, records["double_value"][doubles] * factor, doubles, table, column="double_value")
 
 
 def _scale_histograms(points: Records, rows: Indices, factor: float, edit: PointEdit, type_: int) -> None:
@@ -83,10 +85,10 @@ def _scale_histograms(points: Records, rows: Indices, factor: float, edit: Point
         ("max", PRESENT_MAX, maximum),
     ):
         has = rows[present & bit != 0]
-        edit.set_fixed64(number, points[name][has] * factor, has)
+        edit.set_fixed64(number, points[name][has] * factor, has, column=name)
     if type_ == METRIC_EXPONENTIAL_HISTOGRAM:
         has = rows[points["zero_threshold"][rows] != 0]
-        edit.set_fixed64(_ZERO_THRESHOLD, points["zero_threshold"][has] * factor, has)
+        edit.set_fixed64(_ZERO_THRESHOLD, points["zero_threshold"][has] * factor, has, column="zero_threshold")
 
 
 def _scale_bounds(batch: Metrics, rows: Indices, factor: float, edit: PointEdit) -> None:

@@ -228,17 +228,17 @@ def _count(counts: dict[tuple[int, str], int], keep: Mask, type_: int, rows: Ind
 
 
 def _set_numbers(edit: PointEdit, kinds: I64, rows: Indices, results: Records) -> None:
-    edit.set_fixed64(_START, results["start_time"].copy(), rows)
+    edit.set_fixed64(_START, results["start_time"].copy(), rows, column="start_time")
     is_double = kinds == VALUE_DOUBLE
-    edit.set_fixed64(_AS_DOUBLE, results["value"][is_double], rows[is_double])
-    edit.set_fixed64(_AS_INT, results["int_value"][~is_double], rows[~is_double])
+    edit.set_fixed64(_AS_DOUBLE, results["value"][is_double], rows[is_double], column="double_value")
+    edit.set_fixed64(_AS_INT, results["int_value"][~is_double], rows[~is_double], column="int_value")
 
 
 def _set_histograms(
     edit: PointEdit, points: Records, rows: Indices, results: Records, buckets: U64, temporality: int
 ) -> None:
-    edit.set_fixed64(_START, results["start_time"].copy(), rows)
-    edit.set_fixed64(_COUNT, results["count"].copy(), rows)
+    edit.set_fixed64(_START, results["start_time"].copy(), rows, column="start_time")
+    edit.set_fixed64(_COUNT, results["count"].copy(), rows, column="count")
     has_buckets = results["bucket_count"] > 0
     edit.set_bytes(
         _BUCKETS,
@@ -249,7 +249,7 @@ def _set_histograms(
     )
     if temporality == TEMPORALITY_DELTA:
         has_sum = (points["present"] & PRESENT_SUM != 0) & ~np.isnan(results["value"])
-        edit.set_fixed64(_SUM, results["value"][has_sum], rows[has_sum])
+        edit.set_fixed64(_SUM, results["value"][has_sum], rows[has_sum], column="sum")
         edit.remove(_HISTOGRAM_MIN, rows)
         edit.remove(_HISTOGRAM_MAX, rows)
         return
@@ -259,5 +259,6 @@ def _set_histograms(
         (_HISTOGRAM_MAX, PRESENT_MAX, "max"),
     ):
         is_present = results["present"] & bit != 0
-        edit.set_fixed64(number, results[name][is_present], rows[is_present])
+        column = "sum" if number == _SUM else name
+        edit.set_fixed64(number, results[name][is_present], rows[is_present], column=column)
         edit.remove(number, rows[~is_present])

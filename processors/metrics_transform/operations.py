@@ -110,11 +110,11 @@ def _scale(config: OperationConfig, _: str) -> Operation:
     return run
 
 
-def _merge(working: Working, config: OperationConfig) -> int:
+def _merge(working: Working, config: OperationConfig, keys: frozenset[str] | None = None) -> None:
     batch = working.written
-    merged = merge_points(batch, working.whole, config.aggregation)
+    merged = merge_points(batch, working.whole, config.aggregation, keys)
     working.replace(merged)
-    return batch.item_count - merged.item_count
+    working.folded += batch.item_count - merged.item_count
 
 
 def _can_be_merged(working: Working) -> Mask:
@@ -124,14 +124,14 @@ def _can_be_merged(working: Working) -> Mask:
 
 
 def _aggregate_labels(config: OperationConfig, _: str) -> Operation:
-    kept = {key.encode("utf-8", "replace") for key in config.label_set}
+    kept = frozenset(config.label_set)
 
     def run(working: Working, _: Selector) -> None:
-        where = _can_be_merged(working)
-        if where.any():
-            others = [key for key in working.written.attributes().keys if key not in kept]
-            working.edit.delete([key.decode("utf-8", "replace") for key in others], where)
-            working.folded += _merge(working, config)
+        if not _can_be_merged(working).any():
+            return
+        _merge(working, config, kept)
+        keys = [key.decode("utf-8", "replace") for key in working.written.attributes().keys]
+        working.edit.delete([key for key in keys if key not in kept], _can_be_merged(working))
 
     return run
 
@@ -147,7 +147,7 @@ def _aggregate_label_values(config: OperationConfig, version: str) -> Operation:
         if replaced.any():
             working.edit.set(key, new_value, replaced)
         if where.any():
-            working.folded += _merge(working, config)
+            _merge(working, config)
 
     return run
 

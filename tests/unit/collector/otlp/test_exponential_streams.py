@@ -58,6 +58,8 @@ def request(rows, temporality):
 
 def shown(batch):
     """The points of a batch in the form of the reference."""
+    fresh = Metrics.from_wire(batch.wire)
+    assert repr(batch.table().rows.tolist()) == repr(fresh.table().rows.tolist())  # the index was carried over
     found = []
     for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics:
         data = resource.scope_metrics[0].metrics[0].exponential_histogram
