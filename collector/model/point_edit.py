@@ -181,8 +181,8 @@ class PointEdit:
         return rows
 
     def _find(self, number: int, rows: Indices, table: str) -> tuple[Array, Array]:
-        found = self._batch.table(table).rows[rows]
-        starts, ends = find_field(self._batch.wire, found["body"].copy(), found["end"].copy(), number)
+        found = self._batch.table(table).rows
+        starts, ends = find_field(self._batch.wire, found["body"][rows], found["end"][rows], number)
         return starts, ends
 
     def _replace(

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from collector.model import PRESENT_MAX, PRESENT_MIN, PRESENT_SUM, TEMPORALITY_DELTA, KeyTable, Metrics
-from collector.model.arrays import U64, Indices, Records, offsets_of
+from collector.model.arrays import U64, Indices, Records, offsets_of, take_records
 from collector.model.point_edit import PointEdit
 from collector.otlp.exponential_buckets import SIDES, bucket_messages, zigzag
 from collector.otlp.exponential_stream_kernel import BucketPool
@@ -96,7 +96,7 @@ def set_exponential(
         edit.remove(_MAX, passed)
     if not len(changed):
         return
-    points, rows, results = points[changed], rows[changed], results[changed]
+    points, rows, results = take_records(points, changed), rows[changed], take_records(results, changed)
     edit.set_fixed64(_START, results["start_time"].copy(), rows, column="start_time")
     edit.set_fixed64(_COUNT, results["count"].copy(), rows, column="count")
     for number, name in ((_ZERO_COUNT, "zero_count"), (_ZERO_THRESHOLD, "zero_threshold")):

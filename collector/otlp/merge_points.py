@@ -23,7 +23,7 @@ from collector.model import (
     Metrics,
     groups,
 )
-from collector.model.arrays import I64, U64, Array, Indices, Mask, Records, offsets_of
+from collector.model.arrays import I64, U64, Array, Indices, Mask, Records, offsets_of, take_records
 from collector.model.point_edit import PointEdit
 from collector.model.runs import run_starts
 from collector.model.series import attribute_identity
@@ -106,7 +106,7 @@ def _identity(batch: Metrics, keys: frozenset[str] | None) -> U64:
     attributes = batch.attributes()
     wanted = {key.encode("utf-8", "replace") for key in keys}
     is_compared = np.array([key in wanted for key in attributes.keys] or [False])
-    rows = attributes.rows[is_compared[attributes.rows["key_code"]]]
+    rows = take_records(attributes.rows, is_compared[attributes.rows["key_code"]])
     return wire_hash.sum_by_owner(wire_hash.hash_attributes(batch.wire, rows), rows["owner"], batch.item_count, rows)
 
 
@@ -117,7 +117,7 @@ def _grouped(batch: Metrics, metrics: Mask, keys: frozenset[str] | None) -> tupl
     rows = np.flatnonzero((metrics & (kinds["type"] != METRIC_SUMMARY))[parent])
     if not len(rows):
         return rows, rows
-    points, parent = batch.table().rows[rows], parent[rows]
+    points, parent = take_records(batch.table().rows, rows), parent[rows]
     is_delta = kinds["temporality"][parent] == TEMPORALITY_DELTA
     is_histogram = kinds["type"][parent] == METRIC_HISTOGRAM
     is_either = is_histogram | (kinds["type"][parent] == METRIC_EXPONENTIAL_HISTOGRAM)

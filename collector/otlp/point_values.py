@@ -12,7 +12,7 @@ from collector.model import (
     PRESENT_SUM,
     Metrics,
 )
-from collector.model.arrays import F64, I64, Indices, Mask, Records, offsets_of
+from collector.model.arrays import F64, I64, Indices, Mask, Records, offsets_of, take_records
 from collector.model.point_edit import PointEdit
 from collector.otlp.exponential_buckets import SIDES, bucket_messages, read_varints
 from collector.wire.layout import VALUE_DOUBLE, VALUE_INT
@@ -34,7 +34,7 @@ def to_int(values: F64) -> I64:
 
 def toggle_numbers(batch: Metrics, rows: Indices, edit: PointEdit) -> None:
     """Makes doubles of the integers among the points ``rows`` of gauges and sums, and integers of the doubles."""
-    points = batch.table().rows[rows]
+    points = take_records(batch.table().rows, rows)
     is_int, is_double = points["value_kind"] == VALUE_INT, points["value_kind"] == VALUE_DOUBLE
     edit.remove(_AS_INT, rows[is_int])
     edit.set_fixed64(_AS_DOUBLE, points["int_value"][is_int].astype(np.float64), rows[is_int])
@@ -92,9 +92,9 @@ def _scale_histograms(points: Records, rows: Indices, factor: float, edit: Point
 
 
 def _scale_bounds(batch: Metrics, rows: Indices, factor: float, edit: PointEdit) -> None:
-    points = batch.table().rows[rows]
+    points = take_records(batch.table().rows, rows)
     has = points["bounds_len"] > 0
-    rows, points = rows[has], points[has]
+    rows, points = rows[has], take_records(points, has)
     if not len(rows):
         return
     sizes = points["bounds_len"].astype(np.int64)
@@ -107,7 +107,7 @@ def _scale_bounds(batch: Metrics, rows: Indices, factor: float, edit: PointEdit)
 def _move_buckets(batch: Metrics, rows: Indices, factor: float, edit: PointEdit) -> None:
     if not len(rows):
         return
-    points = batch.table().rows[rows]
+    points = take_records(batch.table().rows, rows)
     scales = points["scale"].astype(np.float64)
     for name, number in SIDES:
         counts, owner, within = read_varints(batch.wire, points[name], points[f"{name}_len"])

@@ -27,7 +27,7 @@ from collector.model import (
     Metrics,
     combine_keys,
 )
-from collector.model.arrays import I64, U64, Array, Indices, Mask, Records, offsets_of
+from collector.model.arrays import I64, U64, Array, Indices, Mask, Records, offsets_of, take_records
 from collector.model.point_edit import PointEdit
 from collector.otlp import exponential_stream_kernel
 from collector.otlp.exponential_streams import ExponentialStreams, set_exponential
@@ -140,7 +140,7 @@ class Streams:
             if type_ == METRIC_EXPONENTIAL_HISTOGRAM:
                 limit = self.max_streams - len(self._table)
                 results, buckets = self._exponential.update(batch, rows, keys[rows], limit, compute_exponential)
-                set_exponential(edit, points[rows], rows, results, buckets, temporality)
+                set_exponential(edit, take_records(points, rows), rows, results, buckets, temporality)
                 _count(counts, keep, type_, rows, results["verdict"])
                 continue
             is_histogram = type_ == METRIC_HISTOGRAM
@@ -149,9 +149,11 @@ class Streams:
             verdicts = results["verdict"]
             changed = np.flatnonzero(verdicts == Verdict.CHANGED)
             if is_histogram:
-                _set_histograms(edit, points[rows[changed]], rows[changed], results[changed], buckets, temporality)
+                of_changed = take_records(points, rows[changed])
+                taken = take_records(results, changed)
+                _set_histograms(edit, of_changed, rows[changed], taken, buckets, temporality)
             else:
-                _set_numbers(edit, kinds[changed], rows[changed], results[changed])
+                _set_numbers(edit, kinds[changed], rows[changed], take_records(results, changed))
             if is_histogram and temporality == TEMPORALITY_DELTA:
                 # Extremes of all time say nothing about an interval.
                 passed = rows[verdicts == Verdict.UNCHANGED]

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 
 from collector.model import PRESENT_SUM, KeyTable
-from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, Records, offsets_of
+from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, Records, offsets_of, take_records
 from collector.model.checkpoint import Part, Parts, nested, within
 from collector.otlp.exponential_buckets import first_index_above, read_varints
 from collector.otlp.exponential_histogram import SCALE_MAX, SCALE_MIN
@@ -26,7 +26,7 @@ from processors.cardinality.exponential_buckets import (
     dense_buckets,
 )
 from processors.cardinality.histograms import bucket_places, set_bucket_places
-from processors.cardinality.records import previous_of_source, take_records
+from processors.cardinality.records import previous_of_source
 from processors.cardinality.row_pool import RowPool
 
 __all__ = ["ExponentialHistograms", "WrittenBuckets"]
