@@ -28,7 +28,7 @@ _PROCESSORS = """
 attributes batch cardinalityguardian coralogix datadogsemantics deltatorate
 dnslookup drain experimentalmetricsmetadata filter genainormalizer geoip groupbytrace interval
 isolationforest k8sattributes logdedup logstransform lookup memorylimiter metricsgeneration metricstarttime
-metricstransform probabilisticsampler queuebatch remotetap resource routing schema
+probabilisticsampler queuebatch remotetap resource routing schema
 servicegraph spanmetrics spanpruning sumologic tailsampling transform unroll
 """
 _EXPORTERS = """

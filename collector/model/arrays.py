@@ -24,6 +24,7 @@ __all__ = [
     "offsets_of",
     "some",
     "starts_of",
+    "take_records",
 ]
 
 I8: TypeAlias = NDArray[np.int8]
@@ -80,3 +81,13 @@ def every(mask: Mask) -> bool:
     (False, True)
     """
     return int(np.count_nonzero(mask)) == mask.size
+
+
+def take_records(records: Records, which: Array) -> Records:
+    """``records[which]``, copied as whole records: numpy would go field by field, which takes ten times as long.
+
+    >>> take_records(np.array([(1, 2.0), (3, 4.0)], "i4,f8"), np.array([1])).tolist()
+    [(3, 4.0)]
+    """
+    taken: Records = records.view(f"V{records.itemsize}")[which].view(records.dtype)
+    return taken

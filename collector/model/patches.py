@@ -96,8 +96,11 @@ class Patches:
         rows["start"], rows["body"], rows["end"] = starts, bodies, ends
         self._more_frames.append((rows, np.arange(len(starts)), "start"))
 
-    def apply(self) -> Rewritten:
-        """Writes the new request."""
+    def apply(self, source: bytes | None = None) -> Rewritten:
+        """Writes the new request.
+
+        ``source``: the bytes to change, if some of the batch's have been overwritten by others of the same length.
+        """
         frames = []
         # From the top down they are already in order, except in batches of several resources or scopes.
         for table in self.batch.tables:
@@ -109,7 +112,7 @@ class Patches:
                     frames.append((rows, which, _INNER_FRAMES[table]))
         frames += self._more_frames
         wire, offset_map, placed = rewrite(
-            self.batch.wire,
+            self.batch.wire if source is None else source,
             _joined(self._offsets),
             _joined(self._deleted),
             _joined(self._sources),

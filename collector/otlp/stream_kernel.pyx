@@ -122,8 +122,11 @@ def to_delta(bytes wire not None, cnp.ndarray points not None, const int64_t[::1
             continue
         if histograms and not has_buckets(&work, wire, point):
             raise ValueError("the buckets of a point are outside the request")
-        if is_new[i] or stream.bucket_count < 0:
+        if is_new[i] or stream.bucket_count < 0 or (
+            point.start_time >= stream.last_time and point.start_time != stream.start_time    # it began again
+        ):
             store(&work, point, stream, bounds[i], histograms)
+            stream.start_time = point.start_time
             if initial == DROP or (
                 initial == AUTO and (point.start_time < began_unix_nano or point.time == point.start_time)
             ):
@@ -141,6 +144,7 @@ def to_delta(bytes wire not None, cnp.ndarray points not None, const int64_t[::1
             result.verdict = number_delta(point, stream, result)
         result.start_time = stream.last_time
         store(&work, point, stream, bounds[i], histograms)
+        stream.start_time = point.start_time
     return work.used, work.deltas_used
 
 

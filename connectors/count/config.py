@@ -42,7 +42,7 @@ class MetricConfig(ComponentConfig):
 _SPAN = {"trace.span.count": MetricConfig(description="The number of spans observed.")}
 _EVENT = {"trace.span.event.count": MetricConfig(description="The number of span events observed.")}
 _METRIC = {"metric.count": MetricConfig(description="The number of metrics observed.")}
-_POINT = {"metric.data_point.count": MetricConfig(description="The number of data points observed.")}
+_POINT = {"metric.datapoint.count": MetricConfig(description="The number of data points observed.")}
 _LOG = {"log.record.count": MetricConfig(description="The number of log records observed.")}
 
 

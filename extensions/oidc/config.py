@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from collector.transport.http.headers import HEADER_NAME
+from config.blocks.headers import HEADER_NAME
 from config.blocks import ComponentConfig, Duration
 
 __all__ = ["OIDCConfig", "ProviderConfig"]

@@ -12,8 +12,9 @@ from typing import Final
 import numpy as np
 
 from collector.model import PRESENT_SUM, KeyTable
-from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, Records, offsets_of
+from collector.model.arrays import F64, I32, I64, U64, Indices, Mask, Records, offsets_of, take_records
 from collector.model.checkpoint import Part, Parts, nested, within
+from collector.otlp.exponential_buckets import first_index_above, read_varints
 from collector.otlp.exponential_histogram import SCALE_MAX, SCALE_MIN
 from processors.cardinality._updates import add_totals
 from processors.cardinality.exponential_buckets import (
@@ -23,11 +24,9 @@ from processors.cardinality.exponential_buckets import (
     Buckets,
     buckets_of_points,
     dense_buckets,
-    first_index_above,
-    read_varints,
 )
 from processors.cardinality.histograms import bucket_places, set_bucket_places
-from processors.cardinality.records import previous_of_source, take_records
+from processors.cardinality.records import previous_of_source
 from processors.cardinality.row_pool import RowPool
 
 __all__ = ["ExponentialHistograms", "WrittenBuckets"]

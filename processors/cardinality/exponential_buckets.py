@@ -11,8 +11,8 @@ from typing import Final
 import numpy as np
 
 from collector.model import groups
-from collector.model.arrays import F64, I32, I64, U64, Mask, Records, starts_of
-from collector.model.runs import rank_in_run, run_starts
+from collector.model.arrays import F64, I64, Mask, Records
+from collector.otlp.exponential_buckets import first_index_above, read_varints
 from collector.otlp.exponential_histogram import shifts_to_fit
 
 __all__ = [
@@ -22,8 +22,6 @@ __all__ = [
     "Buckets",
     "buckets_of_points",
     "dense_buckets",
-    "first_index_above",
-    "read_varints",
 ]
 
 SIDE_MAX: Final = 160  # buckets per side: the default of the SDK specification
@@ -127,36 +125,3 @@ def dense_buckets(counts: I64, offsets: I64, zero_counts: I64) -> Buckets:
 def _zero_buckets(counts: I64) -> Buckets:
     owner = np.flatnonzero(counts > 0).astype(np.int64)
     return Buckets(owner, np.full(len(owner), ZERO), np.zeros(len(owner), np.int64), counts[owner])
-
-
-def first_index_above(threshold: F64, scale: I64) -> I64:
-    """The first bucket that is completely above the threshold.
-
-    Rounded, so that a threshold that is the bound of a bucket gives the index of that bound again.
-    """
-    exact = np.log2(threshold) * np.exp2(scale.astype(np.float64))
-    nearest = np.rint(exact)
-    # The relative precision of a bound is 2^-40 at best; at the highest scale a bucket is 2^-20 wide.
-    is_bound = np.abs(exact - nearest) < 1e-6 * np.maximum(1.0, np.abs(exact) * 1e-6)
-    index: I64 = np.where(is_bound, nearest, np.ceil(exact)).astype(np.int64)
-    return index
-
-
-def read_varints(wire: bytes, starts: I32, lengths: I32) -> tuple[U64, I64, I64]:
-    """Packed varints of n slices: the values U64[m], the slice of each, and its number within the slice.
-
-    Of varints that are longer than 64 bits, the low bits are returned.
-    """
-    lengths = np.where(starts >= 0, lengths, 0).astype(np.int64)
-    total = int(lengths.sum())
-    if not total:
-        return np.zeros(0, np.uint64), np.zeros(0, np.int64), np.zeros(0, np.int64)
-    slice_of = np.repeat(np.arange(len(lengths)), lengths)
-    octets = np.frombuffer(wire, np.uint8)[np.arange(total) + (starts - starts_of(lengths))[slice_of]]
-    ends = octets < 0x80
-    begins = np.concatenate(([True], ends[:-1]))
-    shift = np.minimum(7 * rank_in_run(begins), 63).astype(np.uint64)
-    first = np.flatnonzero(begins)
-    values = np.add.reduceat((octets & 0x7F).astype(np.uint64) << shift, first)
-    owner = slice_of[first].astype(np.int64)
-    return values, owner, rank_in_run(run_starts(owner))

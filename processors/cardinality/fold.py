@@ -20,7 +20,7 @@ from collector.model import (
     Metrics,
     combine_keys,
 )
-from collector.model.arrays import F64, I32, I64, U8, U64, Array, Indices, Mask
+from collector.model.arrays import F64, I32, I64, U8, U64, Array, Indices, Mask, take_records
 from collector.model.checkpoint import CheckpointError, Part, Parts, nested, within
 from collector.model.runs import rank_in_run, run_starts
 from processors.cardinality._updates import add_numbers, other_starts, take_updates
@@ -42,7 +42,6 @@ from processors.cardinality.records import (
     PROCESSES_SHIFT,
     RESTARTED,
     SOURCE,
-    take_records,
 )
 
 __all__ = ["MERGEABLE_TYPES", "Fold"]

@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from collector.model.arrays import Array, Mask, Records
+from collector.model.arrays import Array, Mask
 
 __all__ = [
     "ACCUMULATOR",
@@ -26,7 +26,6 @@ __all__ = [
     "SOURCE",
     "UPDATE",
     "previous_of_source",
-    "take_records",
 ]
 
 
@@ -120,12 +119,6 @@ FOLDS: Final = ("", "last", "sum", "max", "min", "mean")
 ADDS: Final = 0
 DROP_REASONS: Final = ("", "not_finite", "out_of_range", "exponential", "state_full", "out_of_order", "overlap")
 """Why a point was not merged."""
-
-
-def take_records(records: Records, which: Array) -> Records:
-    """``records[which]``, copied as whole records: numpy would go field by field, which takes ten times as long."""
-    taken: Records = records.view(f"V{records.itemsize}")[which].view(records.dtype)
-    return taken
 
 
 def previous_of_source(values: Array, stored: Array, is_first: Mask) -> Array:

@@ -6,7 +6,15 @@ from typing import Any, Final
 import numpy as np
 
 from collector.api import Host, PeriodicTask, Settings, Transform
-from collector.model import METRIC_HISTOGRAM, METRIC_SUM, Batch, Metrics, Signal, StringColumn
+from collector.model import (
+    METRIC_EXPONENTIAL_HISTOGRAM,
+    METRIC_HISTOGRAM,
+    METRIC_SUM,
+    Batch,
+    Metrics,
+    Signal,
+    StringColumn,
+)
 from collector.model.arrays import Mask
 from collector.otlp.saved_streams import SavedStreams
 from collector.otlp.streams import Streams
@@ -15,8 +23,12 @@ from processors.cumulative_to_delta.config import CumulativeToDeltaConfig, Metri
 
 __all__ = ["CumulativeToDeltaProcessor"]
 
-_TYPES: Final = {"sum": METRIC_SUM, "histogram": METRIC_HISTOGRAM, "exponentialhistogram": -1}
-_TYPE_NAMES: Final = {METRIC_SUM: "sum", METRIC_HISTOGRAM: "histogram"}
+_TYPES: Final = {"sum": METRIC_SUM, "histogram": METRIC_HISTOGRAM, "exponentialhistogram": METRIC_EXPONENTIAL_HISTOGRAM}
+_TYPE_NAMES: Final = {
+    METRIC_SUM: "sum",
+    METRIC_HISTOGRAM: "histogram",
+    METRIC_EXPONENTIAL_HISTOGRAM: "exponential_histogram",
+}
 _SWEEP_INTERVAL_S: Final = 60.0
 
 

@@ -65,6 +65,8 @@ def request(rows, temporality):
 
 def shown(batch):
     """The points of a batch in the form of the reference."""
+    fresh = Metrics.from_wire(batch.wire)
+    assert repr(batch.table().rows.tolist()) == repr(fresh.table().rows.tolist())  # the index was carried over
     found = []
     for resource in ExportMetricsServiceRequest.FromString(batch.wire).resource_metrics:
         for metric in resource.scope_metrics[0].metrics:
@@ -100,6 +102,10 @@ def shape(row, **changes):
     return kept | changes
 
 
+def began_again(row, before):
+    return row["start"] >= before["time"] and row["start"] != before["start"]
+
+
 def slow_delta(rows, last, initial, began):
     out, dropped = [], []
     for row in rows:
@@ -114,7 +120,7 @@ def slow_delta(rows, last, initial, began):
         known_sum = row.get("sum") or 0.0
         if "bounds" in row and math.isnan(known_sum):
             known_sum = before["known_sum"] if before else 0.0
-        if before is None:
+        if before is None or began_again(row, before):
             if initial == "keep" or (initial == "auto" and row["start"] >= began and row["time"] != row["start"]):
                 out.append(shape(row, **changes))
             else:

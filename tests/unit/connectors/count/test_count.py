@@ -53,9 +53,9 @@ async def test_the_default_metrics_are_the_collectors():
     assert await counted(batch) == {("log.record.count", service, ()): n for service, n in by_service(batch).items()}
     batch = metrics(points=40, services=2)
     found = await counted(batch)
-    assert {key[0] for key in found} == {"metric.count", "metric.data_point.count"}
+    assert {key[0] for key in found} == {"metric.count", "metric.datapoint.count"}
     assert sum(n for key, n in found.items() if key[0] == "metric.count") == batch.table("metrics").row_count
-    assert sum(n for key, n in found.items() if key[0] == "metric.data_point.count") == batch.item_count
+    assert sum(n for key, n in found.items() if key[0] == "metric.datapoint.count") == batch.item_count
 
 
 async def test_conditions_select_what_is_counted():
