@@ -211,6 +211,25 @@ class StringColumn:
                 lookup[code] = index.setdefault(result, len(index))
         return StringColumn(read_only(lookup[self.codes]), _Distinct(list(index)))
 
+    def map_distinct(self, results: Sequence[bytes | None]) -> StringColumn:
+        """The column with another UTF-8 text, or none, for each of ``distinct_bytes``; texts may then be equal.
+
+        >>> names = traces.field("name")
+        >>> names.map_distinct([name[4:] if name[:4] == b"GET " else None for name in names.distinct_bytes]).to_list()
+        ['/users', None, '/health']
+
+        Raises:
+            ValueError: There is another number of texts.
+        """
+        if len(results) != self.distinct_count:
+            raise ValueError(f"expected {self.distinct_count} texts, got {len(results)}")
+        made = [result for result in results if result is not None]
+        if len(made) == len(results):
+            return StringColumn(self.codes, _Distinct(raw=made))
+        lookup = np.full(len(results) + 1, -1, np.int32)
+        lookup[[code for code, result in enumerate(results) if result is not None]] = np.arange(len(made))
+        return StringColumn(read_only(lookup[self.codes]), _Distinct(raw=made))
+
     def take(self, rows: Array) -> StringColumn:
         """The rows selected by a mask or by indices."""
         return self._with_codes(self.codes[rows])

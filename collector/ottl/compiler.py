@@ -12,6 +12,7 @@ import numpy as np
 from collector.model.arrays import some
 from collector.ottl.all_editors import EDITORS
 from collector.ottl.contexts import CONTEXTS, SYMBOLS, TABLES, Context
+from collector.ottl.direct import DirectCondition, direct_condition
 from collector.ottl.functions import FUNCTIONS, Function, Parameter
 from collector.ottl.operations import apply, compare, compute, negate
 from collector.ottl.paths import Key, descend
@@ -80,6 +81,9 @@ def compile_statement(text: str, tree: Statement, context: Context, *, prefixed:
     if predicate is False:
         constant = (_NEVER, _NEVER)
         predicate = lambda _: constant  # noqa: E731
+    elif tree.condition is not None and predicate is not True:
+        direct = direct_condition([tree.condition], context)
+        predicate = predicate if direct is None else _directly(direct, predicate)
     return CompiledStatement(
         None if predicate is True else predicate,
         run,
@@ -116,6 +120,16 @@ def compile_condition(
         constant = (_ALWAYS if predicate else _NEVER, _NEVER)
         return lambda _: constant
     return predicate
+
+
+def _directly(direct: DirectCondition, by_columns: Predicate) -> Predicate:
+    """Evaluates row by row if that is possible for a batch."""
+
+    def evaluate(view: View) -> Evaluation:
+        found = view.direct(direct)
+        return by_columns(view) if found is None else (found[0], _NEVER)
+
+    return evaluate
 
 
 class _Constant:

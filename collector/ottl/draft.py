@@ -19,6 +19,8 @@ from collector.model.arrays import every
 from collector.ottl.values import EvaluationError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from collector.model import AttributeTable, AttributeValue, Edit, Table
     from collector.model.arrays import I32, Array, Mask
 
@@ -49,6 +51,19 @@ class Draft:
         self._growth = 0
         self._added: list[tuple[int, int, Any]] = []
         self.signal = batch.signal
+
+    def unchanged(self, read: Iterable[tuple[str, str, str]]) -> Batch | None:
+        """The batch, as written so far, if no later change is about what is ``read``; else None.
+
+        ``read`` has tables, fields ("" for attributes) and keys of attributes.
+        """
+        batch = self._current()
+        if self._edit is None:
+            return batch
+        for table, field, key in read:
+            if (table, field) in self._fields if field else key in self._tables.get(table, ()):
+                return None
+        return batch
 
     # What a batch has.
 
@@ -227,19 +242,26 @@ class Draft:
     def _grow(self, values: Any, where: Mask) -> int:
         """Count the bytes of new values, where they may be many, and return the size of the largest."""
         if isinstance(values, StringColumn):
-            sizes = np.fromiter(map(len, values.distinct_bytes), np.int64, values.distinct_count)
-            codes = values.codes
+            largest = max(map(len, values.distinct_bytes), default=0)
         elif isinstance(values, AttributeColumn):
-            sizes, codes = np.append(values.rows["any_len"], 0), None
+            largest = int(values.rows["any_len"].max(initial=0))
         elif isinstance(values, str | bytes | list | dict | tuple):
-            sizes, codes = np.array([_size(values)]), np.zeros(len(where), np.int32)
+            largest = _size(values)
         else:
             return 0
-        largest = int(sizes.max(initial=0)) if len(sizes) > 1 else int(sizes[0]) if len(sizes) else 0
         if largest * len(where) > _UNCOUNTED_BYTES:
-            counted = sizes[:-1] if codes is None else np.append(sizes, 0)[codes]
-            self.charge(int(counted[where].sum(dtype=np.int64)))
+            self.charge(_total(values, where, largest))
         return largest
+
+
+def _total(values: Any, where: Mask, largest: int) -> int:
+    """The bytes of new values on some rows, of which none has more than ``largest``."""
+    if isinstance(values, StringColumn):
+        sizes = np.fromiter(map(len, values.distinct_bytes), np.int64, values.distinct_count)
+        return int(np.append(sizes, 0)[values.codes][where].sum())
+    if isinstance(values, AttributeColumn):
+        return int(values.rows["any_len"][where].sum(dtype=np.int64))
+    return largest * int(np.count_nonzero(where))
 
 
 def _size(value: Any) -> int:

@@ -71,10 +71,8 @@ def _set(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[
 
     def run(view: View, rows: Mask) -> Mask:
         values: Values = value(view)
-        failed = failing(values, rows)
-        if some(failed):
-            rows = rows & ~failed
-            return failed | target.write(view, values, rows)
+        if Kind.FAILED in values.kinds and some(failed := failing(values, rows)):
+            return failed | target.write(view, values, rows & ~failed)
         return target.write(view, values, rows)
 
     return run
@@ -292,7 +290,8 @@ def _replace_pattern(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -
         compile_pattern(literals[1])
     replacement = _Replacement(arguments, literals, 2)
     replace = _Replacing(replacement)
-    cache: TextCache[Scalar] | None = TextCache() if 1 in literals and 2 in literals else None
+    if replacement.is_plain and type(literals.get(1)) is str and type(literals.get(2)) is str:
+        return _replace_constantly(target, Replacement(literals[1], literals[2]))
 
     def changed(value: Scalar, pattern: Scalar, template: Scalar) -> Scalar:
         if value is None:
@@ -304,11 +303,33 @@ def _replace_pattern(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -
         values = target.read(view)
         if values.kinds == {Kind.NIL}:
             return view.nothing()
-        results = apply(changed, [values, arguments[1](view), replacement.text(view)], cache)
+        results = apply(changed, [values, arguments[1](view), replacement.text(view)])
         results = spread(results, view.row_count)
         failed = failing(results, rows)
         rows = rows & (results.kind == Kind.STRING)
         return failed | target.write(view, results, rows) if some(rows) else failed
+
+    return run
+
+
+def _replace_constantly(target: Target, replace: Replacement) -> Callable[[View, Mask], Mask]:
+    """``replace_pattern`` with a constant pattern and replacement: texts of earlier batches are not matched again."""
+
+    def changed(raw: bytes) -> bytes | None:
+        text = replace(raw.decode("utf-8", "replace"))
+        return None if text is None else text.encode("utf-8", "replace")
+
+    cache = TextCache[bytes | None]()
+
+    def run(view: View, rows: Mask) -> Mask:
+        values = target.read(view)
+        failed = failing(values, rows) if Kind.FAILED in values.kinds else view.nothing()
+        if Kind.STRING not in values.kinds:
+            return failed
+        column = spread(values, view.row_count).text
+        texts = column.map_distinct(cache.map(column.distinct_bytes, changed))
+        rows = rows & texts.present
+        return failed | target.write(view, Values.of_new_texts(texts), rows) if some(rows) else failed
 
     return run
 
