@@ -5,7 +5,7 @@ Columns of numbers are plain numpy arrays. Attributes, whose values have differe
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 import numpy as np
 
@@ -136,10 +136,9 @@ class StringColumn:
         codes = np.array(codes, np.int32)
         if len(codes) and (codes.max() >= len(distinct) or codes.min() < -1):
             raise ValueError(f"expected codes from -1 to {len(distinct) - 1}, got {codes.min()} to {codes.max()}")
-        if any(isinstance(value, str) for value in distinct):
-            text = [value if isinstance(value, str) else value.decode("utf-8", "replace") for value in distinct]
-            return cls(read_only(codes), _Distinct(text))
-        return cls(read_only(codes), _Distinct(raw=[value for value in distinct if isinstance(value, bytes)]))
+        if len(distinct) and isinstance(distinct[0], str):
+            return cls(read_only(codes), _Distinct(cast("list[str]", list(distinct))))
+        return cls(read_only(codes), _Distinct(raw=cast("list[bytes]", list(distinct))))
 
     @classmethod
     def from_slices(cls, source: bytes, starts: Array, lengths: Array) -> Self:

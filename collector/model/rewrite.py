@@ -264,9 +264,7 @@ def _encode_texts(
     ``as_value``: the field is an AnyValue with the text.
     """
     inner_tag = field_tag(1, LENGTH_DELIMITED) if as_value else b""
-    return encode_texts(
-        field_tag(number, LENGTH_DELIMITED), inner_tag, list(column.distinct_bytes), column.codes[rows]
-    )
+    return encode_texts(field_tag(number, LENGTH_DELIMITED), inner_tag, list(column.distinct_bytes), column.codes[rows])
 
 
 def _encode_values(column: AttributeColumn, rows: Array, number: int) -> tuple[bytes, I64, I64]:

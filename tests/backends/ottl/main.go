@@ -1,7 +1,7 @@
 // Runs statements of the transform processor and conditions of OTTL over OTLP requests, for comparison with ours.
 //
 // Reads one JSON object a line: {"signal": "traces", "config": {...}, "data": BASE64}. The config is that of the processor
-// transform, or of the processor filter with "filter": true. Answers one JSON object a line: {"invalid": TEXT} if the
+// transform, or of "processor": attributes, filter or resource. Answers one JSON object a line: {"invalid": TEXT} if the
 // config is refused, {"error": TEXT} if the processor returns an error, else {"data": BASE64, "failures": [TEXT...]} with
 // the request after the processor. With "repeat": N the request is processed N more times, and "cpu_s" is what one costs.
 package main
@@ -14,7 +14,9 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/attributesprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/filterprocessor"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/resourceprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/transformprocessor"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
@@ -31,11 +33,11 @@ import (
 )
 
 type request struct {
-	Signal string         `json:"signal"`
-	Filter bool           `json:"filter"`
-	Config map[string]any `json:"config"`
-	Data   []byte         `json:"data"`
-	Repeat int            `json:"repeat"`
+	Signal    string         `json:"signal"`
+	Processor string         `json:"processor"`
+	Config    map[string]any `json:"config"`
+	Data      []byte         `json:"data"`
+	Repeat    int            `json:"repeat"`
 }
 
 type answer struct {
@@ -72,8 +74,13 @@ func run(given request) (result answer) {
 		}
 	}()
 	factory := transformprocessor.NewFactory()
-	if given.Filter {
+	switch given.Processor {
+	case "attributes":
+		factory = attributesprocessor.NewFactory()
+	case "filter":
 		factory = filterprocessor.NewFactory()
+	case "resource":
+		factory = resourceprocessor.NewFactory()
 	}
 	config := factory.CreateDefaultConfig()
 	if err := confmap.NewFromStringMap(given.Config).Unmarshal(config); err != nil {
