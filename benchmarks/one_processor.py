@@ -1,4 +1,4 @@
-"""What a processor costs from bytes to bytes, compared with the Go collector's: CPU time of one request in microseconds.
+"""What a processor costs from bytes to bytes, beside the Go collector's: CPU time of one request in microseconds.
 
 ``one_processor.py [--rounds 5] [--against CHECKOUT] [--only transform] [--json FILE]``
 

@@ -121,8 +121,10 @@ class AttributesTarget(Target):
         old_codes, old_maps = old.objects
         removed: dict[str, list[int]] = {}
         written: dict[str, tuple[list[int], list[Any]]] = {}
+        is_reordered = False
         for row in np.flatnonzero(rows_below).tolist():
             new, before = new_maps[new_codes[row]], old_maps[old_codes[row]]
+            is_reordered |= view.keeps_order and list(new) != list(before)
             for key in before:
                 if key not in new:
                     removed.setdefault(key, []).append(row)
@@ -132,7 +134,7 @@ class AttributesTarget(Target):
                     places.append(row)
                     scalars.append(value)
         draft, count = view.draft, len(rows_below)
-        if (len(removed) + len(written)) * count > _COLUMNS_MAX_CELLS:
+        if is_reordered or (len(removed) + len(written)) * count > _COLUMNS_MAX_CELLS:
             chosen = {row: new_maps[new_codes[row]] for row in np.flatnonzero(rows_below).tolist()}
             return failed if self._edit_messages(view, chosen) else failed | rows
         for key, places in removed.items():
@@ -250,7 +252,7 @@ class AttributesTarget(Target):
 
     def rename(self, view: View, rows: Mask, names: dict[str, str]) -> bool:
         """Rename attributes, in the order in which the rows have them; False if the batch would grow too much."""
-        if len(names) * len(rows) > _COLUMNS_MAX_CELLS:
+        if view.keeps_order or len(names) * len(rows) > _COLUMNS_MAX_CELLS:
             return not some(self.edit_map(view, rows, lambda entries: with_renamed_keys(entries, names.get)))
         rows = view.lowered(self.table, _NOTHING, rows)[1]
         draft = view.draft
@@ -271,7 +273,7 @@ class AttributesTarget(Target):
     def merge(self, view: View, maps: Values, rows: Mask, strategy: str) -> Mask:
         """Put the entries of maps into the attributes: all, only new ones (insert), or only existing ones (update)."""
         failed: Mask = rows & (maps.kind != Kind.MAP)
-        if key_count(maps) * len(rows) > _COLUMNS_MAX_CELLS:
+        if view.keeps_order or key_count(maps) * len(rows) > _COLUMNS_MAX_CELLS:
             known = maps.with_failures(maps.kind != Kind.MAP)
             return self.edit_map(view, rows, lambda entries, more: merged(entries, more, strategy), [known])
         maps, rows_below = view.lowered(self.table, maps, rows & ~failed)

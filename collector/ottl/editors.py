@@ -60,6 +60,8 @@ class Editor:
     """Whether it works on columns; else it works map by map or message by message."""
     commutes: bool = False
     """Whether it only removes something, so that, with literal arguments, neither order nor repetition matter."""
+    needs_order: bool = False
+    """Whether its result depends on the order of the attributes of a row."""
     adds_metrics: bool = False
     """Whether it adds metrics, which the statements of its group then process too."""
 
@@ -506,7 +508,9 @@ EDITORS: Final[dict[str, Editor]] = {
     ),
     "keep_keys": Editor((_MAP, Parameter("keys", "texts")), _keep_keys, commutes=True),
     "keep_matching_keys": Editor((_MAP, Parameter("pattern")), _matching(kept=True), commutes=True),
-    "limit": Editor((_MAP, Parameter("limit", "literal int"), Parameter("priority_keys", "literal texts")), _limit),
+    "limit": Editor(
+        (_MAP, Parameter("limit", "literal int"), Parameter("priority_keys", "literal texts")), _limit, needs_order=True
+    ),
     "merge_maps": Editor((_MAP, Parameter("source", "map"), Parameter("strategy", "literal text")), _merge_maps),
     "replace_all_matches": Editor(
         (_MAP, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), _replace_all_matches
@@ -520,6 +524,7 @@ EDITORS: Final[dict[str, Editor]] = {
             *_FUNCTION,
         ),
         _replace_all_patterns,
+        needs_order=True,
     ),
     "replace_match": Editor((_TARGET, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), _replace_match),
     "replace_pattern": Editor(

@@ -145,7 +145,11 @@ def _body(batch: Any, table: str) -> Values:
         if unchanged is None:
             return Values.of_attributes(batch.field("body", table))
         batch = unchanged
-    rows, whole = batch.table(table).rows, lambda: Values.of_attributes(batch.field("body", table))
+    rows = batch.table(table).rows
+
+    def whole() -> Values:
+        return Values.of_attributes(batch.field("body", table))
+
     kind = rows["body_kind"].astype(np.uint8)
     kind[kind == KIND_ABSENT] = Kind.NIL
     return Values(

@@ -29,6 +29,8 @@ class View:
         self.row_count = batch.table(self.table).row_count
         self.cache: dict[str, tuple[Values, Mask]] = {}
         """The path ``cache``: of each key the values and the rows that have it."""
+        self.keeps_order = False
+        """Whether a later statement depends on the order of attributes, which is then the Collector's."""
         self._read: dict[Any, Values] = {}
 
     @property
