@@ -14,12 +14,13 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from collector.api import RetryableError
 from collector.model import ITEM, AttributeColumn, Batch, Signal, StringColumn
 from collector.model.arrays import every
 from collector.ottl.values import EvaluationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from collector.model import AttributeTable, AttributeValue, Edit, Table
     from collector.model.arrays import I32, Array, Mask
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["GROWTH_BYTES", "Draft"]
 
 GROWTH_BYTES: Final = 64 * 1024 * 1024
-"""How many bytes statements may add to one batch: a batch that the door lets in has some MiB."""
+"""How many bytes statements may add to one batch that has no memory budget."""
+_GROWTH_MAX_BYTES: Final = 1024 * 1024 * 1024  # with a budget: offsets into a request have 32 bits
+_COPIES: Final = 2  # of what is added: it is encoded, and then written into the new request
 _UNCOUNTED_BYTES: Final = 1024 * 1024
 _REQUESTS: Final[dict[Signal, Any]] = {
     Signal.TRACES: ExportTraceServiceRequest,
@@ -39,7 +42,11 @@ _REQUESTS: Final[dict[Signal, Any]] = {
 class Draft:
     """The reading methods are those of a batch; ``finished`` is the changed batch."""
 
-    def __init__(self, batch: Batch, growth_bytes: int = GROWTH_BYTES) -> None:
+    def __init__(self, batch: Batch, reserve: Callable[[int], object] | None = None) -> None:
+        """``reserve`` is called with a number of bytes before they are added.
+
+        It raises RetryableError if the memory budget does not have them.
+        """
         self._batch = batch
         self._edit: Edit[Batch] | None = None
         self._fields: set[tuple[str, str]] = set()
@@ -47,7 +54,8 @@ class Draft:
         self._request: Any = None
         self._rows: dict[str, list[Any]] = {}
         self._is_request_changed = False
-        self._growth_limit = growth_bytes
+        self._reserve = reserve
+        self._growth_limit = GROWTH_BYTES if reserve is None else _GROWTH_MAX_BYTES
         self._growth = 0
         self._added: list[tuple[int, int, Any]] = []
         self.signal = batch.signal
@@ -204,6 +212,11 @@ class Draft:
         """
         if self._growth + growth_bytes > self._growth_limit:
             raise EvaluationError("too_large")
+        if self._reserve is not None and growth_bytes > 0:
+            try:
+                self._reserve(_COPIES * growth_bytes)
+            except RetryableError:
+                raise EvaluationError("too_large") from None
         self._growth += growth_bytes
 
     @property
