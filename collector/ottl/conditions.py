@@ -7,10 +7,11 @@ import numpy as np
 
 from collector.model import Batch, Signal
 from collector.model.arrays import some
-from collector.ottl.compiler import Part, Predicate, compile_condition
+from collector.ottl.compiler import compile_condition
 from collector.ottl.contexts import CONTEXTS, SIGNALS, SYMBOLS, TABLES, Context
 from collector.ottl.direct import direct_condition
 from collector.ottl.functions import FUNCTIONS
+from collector.ottl.getters import Part, Predicate
 from collector.ottl.parser import parse
 from collector.ottl.syntax import Enum, FunctionCall, Node, OttlError, Path, walk
 from collector.ottl.values import Array

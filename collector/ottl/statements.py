@@ -16,7 +16,7 @@ import numpy as np
 from collector.model import Signal
 from collector.model.arrays import some
 from collector.ottl.all_editors import EDITORS
-from collector.ottl.compiler import CompiledStatement, Part, compile_statement
+from collector.ottl.compiler import CompiledStatement, compile_statement
 from collector.ottl.conditions import ErrorMode, compile_conditions, context_of, shown
 from collector.ottl.contexts import CONTEXTS, SIGNALS, TABLES, Context
 from collector.ottl.parser import parse, parse_statement
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collector.model.arrays import Mask
     from collector.ottl.conditions import Conditions
     from collector.ottl.draft import Draft
+    from collector.ottl.getters import Part
 
 __all__ = ["FailureSink", "StatementError", "StatementGroup", "compile_group"]
 
