@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from collector.model import Signal
-from collector.model.schema import FIELDS, SCHEMAS
+from collector.model.schema import ATTRIBUTE_NUMBER, FIELDS, SCHEMAS
 from collector.ottl.contexts import CONTEXTS, SIGNALS, SYMBOLS, TABLES
 from collector.ottl.row_conditions import RowCondition
 from collector.ottl.syntax import Chain, Compare, Enum, FunctionCall, Literal, Logic, Node, Not, Parenthesized, Path
@@ -35,6 +35,11 @@ _NUMBERS: Final = frozenset({"kind", "status.code", "flags", "severity_number", 
 _TIMES: Final = frozenset({"start_time", "end_time", "time", "observed_time"})
 _SWAPPED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _INT64: Final = 2**63
+_OWN: Final = ("attribute", 0)
+_READ_KEYS_MAX: Final = 2
+"""Finding so many keys in the bytes costs less than indexing all attributes. An index that is there is used."""
+_TAGS: Final = {table: ATTRIBUTE_NUMBER[table] << 3 | 2 for table in ("spans", "events", "records")}
+"""The tags of attributes that are directly in the messages of the rows."""
 
 
 class DirectCondition:
@@ -46,6 +51,8 @@ class DirectCondition:
         """Called by ``direct_condition``."""
         self._rows = RowCondition(nodes)
         self._tables = [(tables[level], level in self._rows.attributed) for level in range(self._rows.level_count)]
+        own = {node[1] for node in nodes if len(node) > 1 and isinstance(node[1], tuple) and node[1][:2] == _OWN}
+        self._tag = _TAGS.get(tables[0], 0) if len(own) <= _READ_KEYS_MAX else 0
         self.read = read
         """What it reads: tables, fields ("" for attributes) and keys of attributes ("" for fields)."""
 
@@ -54,7 +61,9 @@ class DirectCondition:
         tables: list[Any] = []
         for table, has_attributes in self._tables:
             rows = batch.table(table).rows
-            if has_attributes:
+            if has_attributes and not tables and self._tag and batch.index.lazy_attributes(table) is None:
+                tables.append((rows, None, self._tag))
+            elif has_attributes:
                 attributes = batch.attributes(table)
                 tables.append((rows, attributes.rows, attributes.keys))
             else:

@@ -10,5 +10,5 @@ class RowCondition:
     level_count: int
     def __init__(self, nodes: list[tuple[Any, ...]]) -> None: ...
     def mask(
-        self, wire: bytes, tables: list[tuple[Array, Array | None, Sequence[bytes] | None]]
+        self, wire: bytes, tables: list[tuple[Array, Array | None, Sequence[bytes] | int | None]]
     ) -> tuple[Mask, int] | None: ...

@@ -19,6 +19,9 @@ from collector.wire.layout cimport (
     KIND_ABSENT, KIND_BOOL, KIND_BYTES, KIND_DOUBLE, KIND_EMPTY, KIND_INT, KIND_STRING, AttributeRow,
 )
 
+from collector.wire.proto cimport WIRE_FIXED64, WIRE_LEN, WIRE_VARINT, Ptr, read_varint
+from collector.wire.splice.values cimport read_value
+
 cnp.import_array()
 
 __all__ = ["RowCondition"]
@@ -48,6 +51,8 @@ cdef enum:
     MEMO = 64                   # texts whose outcome is remembered during one call; a power of two
     UNKNOWN = -1                # the row needs an evaluation by columns
     KIND_OTHER = 254
+    KEY_TAG = 0x0A              # KeyValue.key
+    VALUE_TAG = 0x12            # KeyValue.value
 
 cdef enum Op:
     OR = 0
@@ -95,6 +100,7 @@ cdef struct Level:
     Py_ssize_t count, row_bytes, count_at
     const AttributeRow* attributes
     Py_ssize_t attribute_count
+    uint64_t tag                # of attributes that are read from the bytes
     Py_ssize_t row, begin, end  # the current row and its attributes
 
 cdef struct Value:
@@ -234,7 +240,8 @@ cdef class RowCondition:
         Args:
             wire: The request.
             tables: For each level the rows of the table, and for those in ``attributed`` also the rows of their
-                attributes and the keys, else None twice.
+                attributes and the keys, else None twice. Instead of both, the tag of the field that attributes are
+                in, if they are directly in the messages of the rows: then they are read from the bytes.
         """
         cdef Py_ssize_t row, count, found = 0, i
         cdef int outcome, level
@@ -245,11 +252,14 @@ cdef class RowCondition:
         if len(tables) != self.level_count:
             raise ValueError(f"expected {self.level_count} tables, got {len(tables)}")
         for level in range(self.level_count):
-            rows, attributes, _ = tables[level]
+            rows, attributes, known = tables[level]
+            self.levels[level].tag = 0
+            if isinstance(known, int):
+                self.levels[level].tag = known
             self.open_level(&self.levels[level], rows, attributes)
         for i in range(self.node_count):
             node = &self.nodes[i]
-            if node.op >= COMPARE and node.source == ATTRIBUTE_VALUE:
+            if node.op >= COMPARE and node.source == ATTRIBUTE_VALUE and not self.levels[node.level].tag:
                 keys = tables[node.level][2]
                 node.code = code_of(keys, node)
             if node.op == CALL:
@@ -387,6 +397,8 @@ cdef class RowCondition:
                 value.kind = KIND_EMPTY
             return value.kind == KIND_EMPTY
         value.kind = KIND_EMPTY
+        if level.tag:
+            return self.read_attribute(node, level.tag, row, value)
         if node.code < 0:
             return True
         for k in range(level.end - 1, level.begin - 1, -1):
@@ -395,6 +407,54 @@ cdef class RowCondition:
                 break
         if found == NULL:
             return True
+        return self.attribute(found, value)
+
+    cdef bint read_attribute(self, const Node* node, uint64_t wanted, const uint8_t* row, Value* value) noexcept:
+        """Reads an attribute from the bytes of a row, of a repeated key the last one."""
+        cdef int32_t body = (<const int32_t*>row)[2], stop = (<const int32_t*>row)[3]
+        cdef Ptr p, end, inner, inner_end
+        cdef uint64_t tag = 0, size = 0, key_size = 0
+        cdef AttributeRow found
+        if body < 0 or stop < body or stop > self.wire_size:
+            return False
+        found.kind = KIND_ABSENT
+        p, end = self.wire + body, self.wire + stop
+        while p < end:
+            p = read_varint(p, end, &tag)
+            if p == NULL:
+                return False
+            if (tag & 7) == WIRE_LEN:
+                p = read_varint(p, end, &size)
+                if p == NULL or size > <uint64_t>(end - p):
+                    return False
+                if tag == wanted:
+                    inner_end = p + size
+                    if size == 0 or p[0] != KEY_TAG:
+                        return False                        # without a key, or the value comes first
+                    inner = read_varint(p + 1, inner_end, &key_size)
+                    if inner == NULL or key_size > <uint64_t>(inner_end - inner):
+                        return False
+                    if key_size == <uint64_t>node.key_size and memcmp(inner, node.key, key_size) == 0:
+                        inner += key_size
+                        memset(&found, 0, sizeof(AttributeRow))
+                        found.value = found.any = -1
+                        if inner < inner_end:
+                            if inner[0] != VALUE_TAG:
+                                return False
+                            inner = read_varint(inner + 1, inner_end, &key_size)
+                            if inner == NULL or key_size != <uint64_t>(inner_end - inner):
+                                return False
+                            read_value(self.wire, inner - self.wire, inner_end - self.wire, &found)
+                p += size
+            elif (tag & 7) == WIRE_VARINT:
+                p = read_varint(p, end, &size)
+                if p == NULL:
+                    return False
+            else:
+                p += 8 if (tag & 7) == WIRE_FIXED64 else 4
+        return p == end and (found.kind == KIND_ABSENT or self.attribute(&found, value))
+
+    cdef bint attribute(self, const AttributeRow* found, Value* value) noexcept:
         value.kind = found.kind
         if found.kind == KIND_STRING:
             return self.slice(<const uint8_t*>&found.value, value)

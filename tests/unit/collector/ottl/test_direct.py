@@ -94,11 +94,12 @@ def test_rows_agree_with_columns(rows, above, texts):
         matched, failed = condition.mask(batch)
         expected |= matched
         has_failed |= failed
-    found = direct.mask(batch)
-    if found is not None:
-        assert not has_failed.any()
-        assert found[0].tolist() == expected.tolist()
-        assert found[1] == np.count_nonzero(expected)
+    for each in (batch, Logs.from_wire(batch.wire)):  # with an index of the attributes, and without
+        found = direct.mask(each)
+        if found is not None:
+            assert not has_failed.any()
+            assert found[0].tolist() == expected.tolist()
+            assert found[1] == np.count_nonzero(expected)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +158,31 @@ def test_literal_patterns_match_as_in_re2(pattern, text):
     assert {**matches, "equals": text == part}[form] == (compile_pattern(pattern).search(text) is not None)
 
 
+def test_attributes_are_read_from_the_bytes_if_they_are_not_indexed():
+    """The last of a repeated key counts; a key-value pair in another order is left to the columns."""
+    request = logs_data()
+    record = request.resource_logs[0].scope_logs[0].log_records[0]
+    del record.attributes[:]
+    for value in ("first", "last"):
+        record.attributes.add(key="twice").value.string_value = value
+    record.attributes.add(key="nothing")
+    wire = request.SerializeToString()
+    for text, holds in (
+        ('attributes["twice"] == "last"', True),
+        ('attributes["twice"] == "first"', False),
+        ('attributes["nothing"] == nil', True),
+    ):
+        batch = Logs.from_wire(wire)
+        assert direct_condition([parse(text)], "log").mask(batch)[0][0] == holds
+        assert batch.index.lazy_attributes("records") is None
+    swapped = wire.replace(b"\x0a\x05twice\x12\x06\x0a\x04last", b"\x12\x06\x0a\x04last\x0a\x05twice")
+    assert swapped != wire
+    batch = Logs.from_wire(swapped)
+    text = 'attributes["twice"] == "last"'
+    assert direct_condition([parse(text)], "log").mask(batch) is None
+    assert compile_conditions([text], "log").mask(batch)[0][0]
+
+
 def test_what_is_not_a_condition_is_refused():
     """Nodes, levels and tables that do not fit raise instead of being read."""
     with pytest.raises(ValueError, match="does not come after it"):
@@ -174,3 +200,10 @@ def test_what_is_not_a_condition_is_refused():
         condition.mask(batch.wire, [(rows, attributes.rows["owner"], attributes.keys)])
     assert condition.mask(batch.wire, [(rows, attributes.rows[:1].copy(), attributes.keys)]) is None
     assert condition.mask(b"", [(rows, attributes.rows, attributes.keys)]) is None
+    tag = 6 << 3 | 2
+    assert condition.mask(batch.wire, [(rows, None, tag)])[0].all()
+    assert condition.mask(batch.wire[:-30], [(rows, None, tag)]) is None
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        noise = bytes(random.choice(np.frombuffer(batch.wire, np.uint8), len(batch.wire)))
+        condition.mask(noise, [(rows, None, tag)])
