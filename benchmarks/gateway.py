@@ -32,6 +32,8 @@ from rich.table import Table
 from sides import OTELCOL, OURS_ON_ASYNCIO, ROUND_MAX_S, Bench, Running, Setting, Side, cpu_s
 
 Row = dict[str, Any]
+PROCESSORS: Final = ("memory_limiter", "batch", "filter", "transform")
+"""Those that ``sides.CONFIG`` has."""
 IDLE_WARM_UP: Final = 100
 SETTLED_S: Final = 1.0
 # Of the tables: heading, name among a side's figures, divisor.
@@ -289,7 +291,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--protocol", choices=("grpc", "http"), help="only this one")
     parser.add_argument("--spans", type=int, choices=(10, 512), help="only requests of this size")
-    parser.add_argument("--processors", default="", help="comma-separated, of memory_limiter and batch")
+    parser.add_argument("--processors", default="", help=f"comma-separated, of {', '.join(PROCESSORS)}")
     parser.add_argument("--compression", default="none", choices=("none", "gzip"), help="of all gateways' exporters")
     parser.add_argument("--rounds", type=int, default=5, help="measured rounds of each side and case")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long a round sends")
@@ -301,8 +303,8 @@ def parsed() -> argparse.Namespace:
     options = parser.parse_args()
     if options.idle and options.idle <= IDLE_WARM_UP:
         parser.error(f"--idle must be more than {IDLE_WARM_UP}, which are opened before to warm up")
-    if unknown := set(filter(None, options.processors.split(","))) - {"memory_limiter", "batch"}:
-        parser.error(f"--processors: no {', '.join(sorted(unknown))} here: memory_limiter and batch")
+    if unknown := set(filter(None, options.processors.split(","))) - set(PROCESSORS):
+        parser.error(f"--processors: no {', '.join(sorted(unknown))} here, only {', '.join(PROCESSORS)}")
     if min(options.rounds, options.connections, options.in_flight) < 1 or options.seconds <= 0:
         parser.error("--rounds, --connections, --in-flight and --seconds must be positive")
     return options

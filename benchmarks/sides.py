@@ -37,6 +37,18 @@ receivers: {{otlp: {{protocols: {{{protocol}: {{endpoint: "127.0.0.1:{port}"{rec
 processors:
   memory_limiter: {{check_interval: 1s, limit_mib: 2048, spike_limit_mib: 512}}
   batch: {{}}
+  filter:
+    trace_conditions:
+      - IsMatch(span.name, "^none")
+      - span.attributes["http.response.status_code"] == 599
+      - span.end_time - span.start_time > Duration("1h")
+  transform:
+    trace_statements:
+      - set(span.attributes["deployment.environment.name"], "prod")
+      - delete_key(span.attributes, "user_agent.original")
+      - replace_pattern(span.name, "/[0-9]+", "/{{id}}")
+      - truncate_all(span.attributes, 4096)
+      - set(span.attributes["slow"], true) where span.end_time - span.start_time > Duration("1s")
 exporters: {{otlp_{protocol}: {{endpoint: "{target}", compression: {compression}, tls: {{insecure: true}}{exporter}}}}}
 service:{used_extensions}
   telemetry:

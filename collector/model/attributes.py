@@ -340,6 +340,9 @@ def merge_columns(row_count: int, parts: Sequence[tuple[Mask, AttributeColumn]])
 
 def _merge_texts(row_count: int, parts: Sequence[tuple[Mask, StringColumn]]) -> StringColumn:
     """Merges text columns, each of which has its own rows; equal texts get the same code."""
+    if len(parts) == 1:
+        ((rows, only),) = parts
+        return only.only(rows)
     index: dict[bytes, int] = {}
     codes = np.full(row_count, -1, np.int32)
     for mask, column in parts:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from collector.model.arrays import I32, I64, U8, Array, Mask, starts_of
 from collector.model.attributes import AttributeColumn, AttributeTable
 from collector.model.changes import UNTOUCHED, FieldChange, TableChange
 from collector.model.columns import StringColumn
@@ -23,10 +22,12 @@ from collector.wire.layout import KIND_STRING
 from collector.wire.protobuf import FIXED32, FIXED64, LENGTH_DELIMITED, VARINT, field_tag
 from collector.wire.scan.index import find_field
 from collector.wire.splice.attributes import AttributePatches, attribute_patches
-from collector.wire.splice.values import content_starts, encode_length_delimited, encode_varints
+from collector.wire.splice.values import content_starts, encode_length_delimited, encode_texts, encode_varints
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
+
+    from collector.model.arrays import I32, I64, U8, Array, Mask
 
 
 __all__ = ["apply_changes", "rebuilt", "remove_children"]
@@ -262,16 +263,8 @@ def _encode_texts(
 
     ``as_value``: the field is an AnyValue with the text.
     """
-    values = column.distinct_bytes
-    sizes = np.fromiter(map(len, values), np.int32, len(values))
-    offsets = starts_of(sizes).astype(np.int32)
-    source, contents = b"".join(values), sizes
-    if as_value:
-        source, starts, lengths = encode_length_delimited(field_tag(1, LENGTH_DELIMITED), source, offsets, sizes)
-        offsets, contents = starts.astype(np.int32), lengths.astype(np.int32)
-    payload, starts, lengths = encode_length_delimited(field_tag(number, LENGTH_DELIMITED), source, offsets, contents)
-    codes = column.codes[rows]
-    return payload, starts[codes], lengths[codes], sizes[codes]
+    inner_tag = field_tag(1, LENGTH_DELIMITED) if as_value else b""
+    return encode_texts(field_tag(number, LENGTH_DELIMITED), inner_tag, list(column.distinct_bytes), column.codes[rows])
 
 
 def _encode_values(column: AttributeColumn, rows: Array, number: int) -> tuple[bytes, I64, I64]:

@@ -6,11 +6,13 @@ of the processor ``transform`` lists the functions.
 
 ``syntax``, ``parser``   from the text of a condition or statement to its tree
 ``contexts``, ``paths``, ``message_paths``, ``resolve``  the symbols and paths of each context, and what they read
-``compiler``             from the tree to a function over the columns of a batch
+``compiler``, ``expressions``, ``getters``  from the tree to a function over the columns of a batch
+``direct``, ``row_conditions``  conditions that a kernel evaluates row by row, in one pass
 ``values``, ``operations``, ``functions``  what that function computes with; ``converters``, ``text``, ``text_forms``,
                          ``times``, ``hashing``, ``containers``, ``printf``, ``grok``, ``xml_forms`` are the converters
 ``draft``, ``view``, ``targets``, ``attribute_target``, ``stored``  what statements change, and how it is written
-``editors``, ``map_edits``, ``metric_editors``, ``metric_edits``, ``span_names``, ``glob``  the editors
+``editors``, ``text_editors``, ``map_edits``, ``span_names``, ``glob``  the editors
+``metric_editors``, ``metric_edits``, ``metric_aggregation``, ``histogram_edits``  the editors of metrics
 ``conditions``, ``statements``  several of them together: contexts, error modes, order
 ``match``, ``attribute_actions``  the blocks ``include``/``exclude`` and ``actions`` that processors share
 """

@@ -30,14 +30,13 @@ from collector.model import (
 from collector.model.arrays import Array, Mask
 from collector.ottl.text import parse_double, parse_int
 from collector.ottl.values import EvaluationError
+from collector.text.cache import TextCache, cached_by_text
 from collector.text.patterns import compile_pattern
 from config.blocks import ComponentConfig
 
 __all__ = ["ActionConfig", "AttributeActions"]
 
 
-_CACHED_TEXTS: Final = 4096
-_CACHED_TEXT_MAX_CHARS: Final = 256
 _SETTING: Final = ("insert", "update", "upsert")
 
 
@@ -188,19 +187,24 @@ def context_value(context: Context, name: str) -> str | None:
 
 def _by_key(config: ActionConfig, table: str, change: Callable[["Edit[Any]", str, Mask | None], None]) -> _Action:
     """An action that applies ``change`` to ``key`` and then to every key that ``pattern`` matches."""
-    pattern = compile_pattern(config.pattern) if config.pattern else None
+    matches = cached_by_text(_is_found(config.pattern)) if config.pattern else None
 
     def by_key(batch: Batch, edit: Edit[Any], where: Mask | None, keys_set: set[str]) -> Sequence[str]:
         if config.key:
             change(edit, config.key, where)
-        if pattern is not None:
+        if matches is not None:
             keys = dict.fromkeys([*batch.attributes(table).key.distinct, *sorted(keys_set)])
             for key in keys:
-                if pattern.search(key):
+                if matches(key):
                     change(edit, key, where)
         return ()
 
     return by_key
+
+
+def _is_found(pattern: str) -> Callable[[str], bool]:
+    search = compile_pattern(pattern).search
+    return lambda text: search(text) is not None
 
 
 def _deleting(config: ActionConfig, table: str) -> _Action:
@@ -247,26 +251,20 @@ def _hashed(column: AttributeColumn) -> StringColumn:
 def _extracting(config: ActionConfig, table: str) -> _Action:
     pattern = compile_pattern(config.pattern)
     names = sorted(pattern.groupindex, key=pattern.groupindex.__getitem__)
-    known: dict[str, tuple[str, ...] | None] = {}
+    known = TextCache[tuple[str, ...] | None]()
 
     def groups_of(text: str) -> tuple[str, ...] | None:
-        if text in known:
-            return known[text]
         match = pattern.search(text)
-        found = None if match is None else match.groups("")  # a group without a match is "", as in Go
-        if len(text) <= _CACHED_TEXT_MAX_CHARS:
-            if len(known) >= _CACHED_TEXTS:
-                known.clear()
-            known[text] = found
-        return found
+        return None if match is None else match.groups("")  # a group without a match is "", as in Go
 
     def extract(batch: Batch, edit: Edit[Any], where: Mask | None, keys_set: set[str]) -> Sequence[str]:
         del batch, keys_set
         column = edit.attribute(config.key, table).text
         if not column.present.any():
             return ()
-        used = np.unique(column.codes[column.present]).tolist()
-        found = {code: groups for code in used if (groups := groups_of(column.distinct[code])) is not None}
+        used = np.bincount(column.codes[column.present]).nonzero()[0].tolist()
+        results = known.map([column.distinct[code] for code in used], groups_of)
+        found = {code: groups for code, groups in zip(used, results, strict=True) if groups is not None}
         if not found:
             return ()
         lookup = np.full(column.distinct_count + 1, -1, np.int32)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from collector.model import KIND_STRING, StringColumn
+from collector.model import StringColumn
 from collector.model.arrays import every, some, starts_of
 from collector.ottl.map_edits import limited, merged, with_changed_texts, with_renamed_keys
 from collector.ottl.paths import attribute_maps
@@ -17,6 +17,7 @@ from collector.ottl.stored import STORED, encoded, is_storable, storable
 from collector.ottl.targets import Target, columns_of_maps, key_count
 from collector.ottl.values import EvaluationError, Kind, Values
 from collector.ottl.view import spread
+from collector.wire.splice.values import find_texts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -56,7 +57,7 @@ class AttributeTarget(Target):
             rows = rows & ~failed
         table_values, table_rows = view.lowered(self.table, values, rows)
         unwritten = _unwritten(view, self.table, self._key, table_values, table_rows)
-        if some(unwritten):
+        if unwritten is not None:
             failed |= rows & (
                 unwritten if self.table == view.table else unwritten[view.batch.ancestor(self.table, view.table)]
             )
@@ -65,11 +66,14 @@ class AttributeTarget(Target):
 
 def _put(view: View, table: str, key: str, values: Values, rows: Mask) -> bool:
     """Set an attribute on rows of its table, nil as an empty value; False if a value could not be written."""
-    return not some(_unwritten(view, table, key, values, rows))
+    return _unwritten(view, table, key, values, rows) is None
 
 
-def _unwritten(view: View, table: str, key: str, values: Values, rows: Mask) -> Mask:
-    """Set an attribute on rows of its table, and return those whose value could not be written, bool[n]."""
+def _unwritten(view: View, table: str, key: str, values: Values, rows: Mask) -> Mask | None:
+    """Set an attribute on rows of its table.
+
+    Returns those whose value could not be written, bool[n]; None if there are none.
+    """
     stored, stored_rows = storable(values, rows)
     if some(stored_rows):
         try:
@@ -77,9 +81,14 @@ def _unwritten(view: View, table: str, key: str, values: Values, rows: Mask) -> 
         except EvaluationError:
             return rows
         view.forget(table, key)
-    return rows & ~stored_rows
+    if stored_rows is rows:
+        return None
+    unwritten: Mask = rows & ~stored_rows
+    return unwritten if some(unwritten) else None
 
 
+_MAX_BYTES: Final = 2**31 - 1
+_NOTHING: Final = Values.constant(None)
 _COLUMNS_MAX_CELLS: Final = 4_000_000
 """Above so many rows times keys, attributes are changed row by row: a column for each of many keys would be larger than
 the attributes themselves. Senders decide how many keys there are.
@@ -112,8 +121,10 @@ class AttributesTarget(Target):
         old_codes, old_maps = old.objects
         removed: dict[str, list[int]] = {}
         written: dict[str, tuple[list[int], list[Any]]] = {}
+        is_reordered = False
         for row in np.flatnonzero(rows_below).tolist():
             new, before = new_maps[new_codes[row]], old_maps[old_codes[row]]
+            is_reordered |= view.keeps_order and list(new) != list(before)
             for key in before:
                 if key not in new:
                     removed.setdefault(key, []).append(row)
@@ -123,7 +134,7 @@ class AttributesTarget(Target):
                     places.append(row)
                     scalars.append(value)
         draft, count = view.draft, len(rows_below)
-        if (len(removed) + len(written)) * count > _COLUMNS_MAX_CELLS:
+        if is_reordered or (len(removed) + len(written)) * count > _COLUMNS_MAX_CELLS:
             chosen = {row: new_maps[new_codes[row]] for row in np.flatnonzero(rows_below).tolist()}
             return failed if self._edit_messages(view, chosen) else failed | rows
         for key, places in removed.items():
@@ -141,7 +152,7 @@ class AttributesTarget(Target):
             unwanted = set(keys)
             self.edit_map(view, rows, lambda entries: {k: v for k, v in entries.items() if k not in unwanted})
             return
-        rows = view.lowered(self.table, Values.constant(None), rows)[1]
+        rows = view.lowered(self.table, _NOTHING, rows)[1]
         if keys and some(rows):
             view.draft.delete(keys, rows, self.table)
             view.forget(self.table)
@@ -159,28 +170,26 @@ class AttributesTarget(Target):
 
         Texts of fewer than ``min_bytes`` bytes stay as they are.
         """
-        rows = view.lowered(self.table, Values.constant(None), rows)[1]
+        rows = view.lowered(self.table, _NOTHING, rows)[1]
         draft = view.draft
         unwritten = draft.unwritten_keys(self.table)
         attributes = draft.attributes_before(self.table)
         records = attributes.rows
-        chosen = records["kind"] == KIND_STRING
-        if min_bytes:
-            chosen &= records["value_len"] >= min_bytes
+        places = find_texts(records, min(min_bytes, _MAX_BYTES))
         is_written = True
         changed_keys = []
         for key, longest in unwritten.items():
-            of_key = records["key_code"] == attributes.code_of(key)
-            if longest >= min_bytes or some(chosen & of_key):
+            of_key = records["key_code"][places] == attributes.code_of(key) if len(places) else places
+            if longest >= min_bytes or some(of_key):
                 changed_keys.append(key)
-            chosen &= ~of_key
+            if len(places):
+                places = places[~of_key]
         for key in changed_keys:
             column = draft.attribute(key, self.table).text
             changed = column.map(function)
             is_written &= _put(view, self.table, key, Values.of_text(changed), rows & changed.present)
-        if not every(rows):
-            chosen &= rows[attributes.owner]
-        places = chosen.nonzero()[0]
+        if len(places) and not every(rows):
+            places = places[rows[records["owner"][places]]]
         if len(places):
             if len(np.unique(records["key_code"][places])) * len(rows) > _COLUMNS_MAX_CELLS:
                 maps = self.read(view) if self.table == view.table else attribute_maps(draft, self.table)
@@ -243,9 +252,9 @@ class AttributesTarget(Target):
 
     def rename(self, view: View, rows: Mask, names: dict[str, str]) -> bool:
         """Rename attributes, in the order in which the rows have them; False if the batch would grow too much."""
-        if len(names) * len(rows) > _COLUMNS_MAX_CELLS:
+        if view.keeps_order or len(names) * len(rows) > _COLUMNS_MAX_CELLS:
             return not some(self.edit_map(view, rows, lambda entries: with_renamed_keys(entries, names.get)))
-        rows = view.lowered(self.table, Values.constant(None), rows)[1]
+        rows = view.lowered(self.table, _NOTHING, rows)[1]
         draft = view.draft
         columns = {key: draft.attribute(key, self.table) for key in names}
         self.delete_below(view, names, rows)
@@ -264,7 +273,7 @@ class AttributesTarget(Target):
     def merge(self, view: View, maps: Values, rows: Mask, strategy: str) -> Mask:
         """Put the entries of maps into the attributes: all, only new ones (insert), or only existing ones (update)."""
         failed: Mask = rows & (maps.kind != Kind.MAP)
-        if key_count(maps) * len(rows) > _COLUMNS_MAX_CELLS:
+        if view.keeps_order or key_count(maps) * len(rows) > _COLUMNS_MAX_CELLS:
             known = maps.with_failures(maps.kind != Kind.MAP)
             return self.edit_map(view, rows, lambda entries, more: merged(entries, more, strategy), [known])
         maps, rows_below = view.lowered(self.table, maps, rows & ~failed)
@@ -284,7 +293,7 @@ class AttributesTarget(Target):
         if len(self.keys(view)) * len(rows) > _COLUMNS_MAX_CELLS:
             self.edit_map(view, rows, lambda entries: limited(entries, limit, priority))
             return
-        rows = view.lowered(self.table, Values.constant(None), rows)[1]
+        rows = view.lowered(self.table, _NOTHING, rows)[1]
         attributes = view.draft.attributes(self.table)
         if not attributes.row_count:
             return

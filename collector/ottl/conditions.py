@@ -7,9 +7,11 @@ import numpy as np
 
 from collector.model import Batch, Signal
 from collector.model.arrays import some
-from collector.ottl.compiler import Part, Predicate, compile_condition
+from collector.ottl.compiler import compile_condition
 from collector.ottl.contexts import CONTEXTS, SIGNALS, SYMBOLS, TABLES, Context
+from collector.ottl.direct import direct_condition
 from collector.ottl.functions import FUNCTIONS
+from collector.ottl.getters import Part, Predicate
 from collector.ottl.parser import parse
 from collector.ottl.syntax import Enum, FunctionCall, Node, OttlError, Path, walk
 from collector.ottl.values import Array
@@ -38,7 +40,12 @@ class Conditions:
         """The calls in the conditions, to explain why one failed."""
         self.read: list[tuple[str, str, object]] = []
         """The tables, first names and first keys of the paths in them."""
-        self._predicates = [_compiled(text, context, self.parts, self.read, prefixed=prefixed) for text in texts]
+        trees = [_parsed(text) for text in texts]
+        self._predicates = [
+            _compiled(text, tree, context, self.parts, self.read, prefixed=prefixed)
+            for text, tree in zip(texts, trees, strict=True)
+        ]
+        self._direct = direct_condition(trees, context)
 
     def mask(self, batch: Batch) -> tuple[Array, Array]:
         """(matched, failed), bool[n] each; ``failed``: a condition before the first match could not be evaluated.
@@ -49,10 +56,17 @@ class Conditions:
         Raises:
             KeyError: the batch is of a signal without this context.
         """
-        return self.mask_of(View(batch, self.context))
+        if self._direct is not None and (found := self._direct.mask(batch)) is not None:
+            return found[0], np.zeros(len(found[0]), np.bool_)
+        return self._mask_by_columns(View(batch, self.context))
 
     def mask_of(self, view: View) -> tuple[Array, Array]:
         """Like ``mask``, for a view of this context."""
+        if self._direct is not None and (found := view.direct(self._direct)) is not None:
+            return found[0], view.nothing()
+        return self._mask_by_columns(view)
+
+    def _mask_by_columns(self, view: View) -> tuple[Array, Array]:
         matched = np.zeros(view.row_count, np.bool_)
         failed = np.zeros(view.row_count, np.bool_)
         if not view.row_count:
@@ -65,11 +79,18 @@ class Conditions:
         return matched, failed
 
 
+def _parsed(text: str) -> Node:
+    try:
+        return parse(text)
+    except OttlError as exc:
+        raise exc.within(shown(text)) from None
+
+
 def _compiled(
-    text: str, context: Context, parts: list[Part], read: list[tuple[str, str, object]], *, prefixed: bool
+    text: str, tree: Node, context: Context, parts: list[Part], read: list[tuple[str, str, object]], *, prefixed: bool
 ) -> Predicate:
     try:
-        return compile_condition(text, parse(text), context, parts, read, prefixed=prefixed)
+        return compile_condition(text, tree, context, parts, read, prefixed=prefixed)
     except OttlError as exc:
         raise exc.within(shown(text)) from None
 

@@ -14,18 +14,23 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from collector.api import RetryableError
 from collector.model import ITEM, AttributeColumn, Batch, Signal, StringColumn
 from collector.model.arrays import every
 from collector.ottl.values import EvaluationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from collector.model import AttributeTable, AttributeValue, Edit, Table
     from collector.model.arrays import I32, Array, Mask
 
 __all__ = ["GROWTH_BYTES", "Draft"]
 
 GROWTH_BYTES: Final = 64 * 1024 * 1024
-"""How many bytes statements may add to one batch: a batch that the door lets in has some MiB."""
+"""How many bytes statements may add to one batch that has no memory budget."""
+_GROWTH_MAX_BYTES: Final = 1024 * 1024 * 1024  # with a budget: offsets into a request have 32 bits
+_COPIES: Final = 2  # of what is added: it is encoded, and then written into the new request
 _UNCOUNTED_BYTES: Final = 1024 * 1024
 _REQUESTS: Final[dict[Signal, Any]] = {
     Signal.TRACES: ExportTraceServiceRequest,
@@ -37,7 +42,11 @@ _REQUESTS: Final[dict[Signal, Any]] = {
 class Draft:
     """The reading methods are those of a batch; ``finished`` is the changed batch."""
 
-    def __init__(self, batch: Batch, growth_bytes: int = GROWTH_BYTES) -> None:
+    def __init__(self, batch: Batch, reserve: Callable[[int], object] | None = None) -> None:
+        """``reserve`` is called with a number of bytes before they are added.
+
+        It raises RetryableError if the memory budget does not have them.
+        """
         self._batch = batch
         self._edit: Edit[Batch] | None = None
         self._fields: set[tuple[str, str]] = set()
@@ -45,10 +54,24 @@ class Draft:
         self._request: Any = None
         self._rows: dict[str, list[Any]] = {}
         self._is_request_changed = False
-        self._growth_limit = growth_bytes
+        self._reserve = reserve
+        self._growth_limit = GROWTH_BYTES if reserve is None else _GROWTH_MAX_BYTES
         self._growth = 0
         self._added: list[tuple[int, int, Any]] = []
         self.signal = batch.signal
+
+    def unchanged(self, read: Iterable[tuple[str, str, str]]) -> Batch | None:
+        """The batch, as written so far, if no later change is about what is ``read``; else None.
+
+        ``read`` has tables, fields ("" for attributes) and keys of attributes.
+        """
+        batch = self._current()
+        if self._edit is None:
+            return batch
+        for table, field, key in read:
+            if (table, field) in self._fields if field else key in self._tables.get(table, ()):
+                return None
+        return batch
 
     # What a batch has.
 
@@ -189,6 +212,11 @@ class Draft:
         """
         if self._growth + growth_bytes > self._growth_limit:
             raise EvaluationError("too_large")
+        if self._reserve is not None and growth_bytes > 0:
+            try:
+                self._reserve(_COPIES * growth_bytes)
+            except RetryableError:
+                raise EvaluationError("too_large") from None
         self._growth += growth_bytes
 
     @property
@@ -227,19 +255,26 @@ class Draft:
     def _grow(self, values: Any, where: Mask) -> int:
         """Count the bytes of new values, where they may be many, and return the size of the largest."""
         if isinstance(values, StringColumn):
-            sizes = np.fromiter(map(len, values.distinct_bytes), np.int64, values.distinct_count)
-            codes = values.codes
+            largest = max(map(len, values.distinct_bytes), default=0)
         elif isinstance(values, AttributeColumn):
-            sizes, codes = np.append(values.rows["any_len"], 0), None
+            largest = int(values.rows["any_len"].max(initial=0))
         elif isinstance(values, str | bytes | list | dict | tuple):
-            sizes, codes = np.array([_size(values)]), np.zeros(len(where), np.int32)
+            largest = _size(values)
         else:
             return 0
-        largest = int(sizes.max(initial=0)) if len(sizes) > 1 else int(sizes[0]) if len(sizes) else 0
         if largest * len(where) > _UNCOUNTED_BYTES:
-            counted = sizes[:-1] if codes is None else np.append(sizes, 0)[codes]
-            self.charge(int(counted[where].sum(dtype=np.int64)))
+            self.charge(_total(values, where, largest))
         return largest
+
+
+def _total(values: Any, where: Mask, largest: int) -> int:
+    """The bytes of new values on some rows, of which none has more than ``largest``."""
+    if isinstance(values, StringColumn):
+        sizes = np.fromiter(map(len, values.distinct_bytes), np.int64, values.distinct_count)
+        return int(np.append(sizes, 0)[values.codes][where].sum())
+    if isinstance(values, AttributeColumn):
+        return int(values.rows["any_len"][where].sum(dtype=np.int64))
+    return largest * int(np.count_nonzero(where))
 
 
 def _size(value: Any) -> int:

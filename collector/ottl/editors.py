@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 from collector.model.arrays import some
 from collector.ottl.attribute_target import AttributesTarget
 from collector.ottl.functions import Parameter
-from collector.ottl.glob import compile_glob
 from collector.ottl.map_edits import (
     flattened,
     joined,
@@ -19,16 +18,21 @@ from collector.ottl.map_edits import (
     merged,
     stringified,
     truncate,
-    with_changed_texts,
-    with_renamed_keys,
     without_range,
 )
 from collector.ottl.operations import apply
-from collector.ottl.values import EvaluationError, Kind, Values
+from collector.ottl.text_editors import (
+    pattern_of,
+    replace_all_matches,
+    replace_all_patterns,
+    replace_match,
+    replace_pattern,
+    text_argument,
+    texts_editor,
+)
+from collector.ottl.values import Kind, Values
 from collector.ottl.view import failing, spread
-from collector.text.cache import TextCache
 from collector.text.patterns import compile_pattern
-from collector.text.substitute import Replacement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -60,6 +64,8 @@ class Editor:
     """Whether it works on columns; else it works map by map or message by message."""
     commutes: bool = False
     """Whether it only removes something, so that, with literal arguments, neither order nor repetition matter."""
+    needs_order: bool = False
+    """Whether its result depends on the order of the attributes of a row."""
     adds_metrics: bool = False
     """Whether it adds metrics, which the statements of its group then process too."""
 
@@ -71,19 +77,11 @@ def _set(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[
 
     def run(view: View, rows: Mask) -> Mask:
         values: Values = value(view)
-        failed = failing(values, rows)
-        if some(failed):
-            rows = rows & ~failed
-            return failed | target.write(view, values, rows)
+        if Kind.FAILED in values.kinds and some(failed := failing(values, rows)):
+            return failed | target.write(view, values, rows & ~failed)
         return target.write(view, values, rows)
 
     return run
-
-
-def _text_argument(value: Scalar) -> str:
-    if type(value) is not str:
-        raise EvaluationError
-    return value
 
 
 def _delete_key(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
@@ -99,7 +97,7 @@ def _delete_key(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Cal
         return run
 
     def without(entries: dict[str, Scalar], name: Scalar) -> dict[str, Scalar]:
-        unwanted = _text_argument(name)
+        unwanted = text_argument(name)
         return {key: value for key, value in entries.items() if key != unwanted}
 
     return lambda view, rows: target.edit_map(view, rows, without, [key(view)])
@@ -128,20 +126,13 @@ def _by_keys(
     return lambda view, rows: target.edit_map(view, rows, kept, [argument(view) for argument in arguments])
 
 
-def _pattern(value: Scalar) -> Any:
-    try:
-        return compile_pattern(_text_argument(value))
-    except ValueError:
-        raise EvaluationError from None
-
-
 def _matching(*, kept: bool) -> Callable[[Sequence[Any], Mapping[int, Scalar]], Callable[[View, Mask], Mask]]:
     def make(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
         if 1 in literals:
             compile_pattern(literals[1])
 
         def keep(pattern: Scalar) -> Callable[[str], bool]:
-            compiled = _pattern(pattern)
+            compiled = pattern_of(pattern)
             return lambda key: (compiled.search(key) is not None) == kept
 
         return _by_keys(arguments[0], keep, arguments[1:], [literals[1]] if 1 in literals else None)
@@ -153,7 +144,7 @@ def _keep_keys(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Call
     getters = arguments[1].items
 
     def keep(*keys: Scalar) -> Callable[[str], bool]:
-        return set(map(_text_argument, keys)).__contains__
+        return set(map(text_argument, keys)).__contains__
 
     return _by_keys(arguments[0], keep, getters, literals.get(1))
 
@@ -196,20 +187,7 @@ def _truncate_all(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> C
     count, safe = literals[1], literals.get(2) is not False
     if count < 0:
         raise ValueError(f"limit must not be negative, got {count}")
-    return _texts_editor(target, lambda text: truncate(text, count, utf8_safe=safe), min_bytes=count + 1)
-
-
-def _texts_editor(
-    target: Target, change: Callable[[str], str | None], *, min_bytes: int = 0
-) -> Callable[[View, Mask], Mask]:
-    """Changes the texts of a map of at least ``min_bytes`` bytes; ``change`` returns None where a text stays."""
-
-    def run(view: View, rows: Mask) -> Mask:
-        if isinstance(target, AttributesTarget):
-            return view.nothing() if target.change_texts(view, rows, change, min_bytes=min_bytes) else rows
-        return target.edit_map(view, rows, lambda entries: with_changed_texts(entries, change))
-
-    return run
+    return texts_editor(target, lambda text: truncate(text, count, utf8_safe=safe), min_bytes=count + 1)
 
 
 def _flatten(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
@@ -226,202 +204,6 @@ def _stringify_all(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> 
     del literals
     target: Target = arguments[0]
     return lambda view, rows: target.edit_map(view, rows, stringified)
-
-
-class _Replacement:
-    """What replaces a match: a template, whose result a function and a format may change."""
-
-    def __init__(self, arguments: Sequence[Any], literals: Mapping[int, Scalar], first: int) -> None:
-        """``first``: the position of the replacement; after it come the function and the format."""
-        self.text = arguments[first]
-        self.literal: str | None = literals.get(first)
-        self._function = arguments[first + 1]
-        self._format = arguments[first + 2]
-        self._format_literal = literals.get(first + 2)
-        if self._format is not None and self._function is not None and self._format_literal is None:
-            raise ValueError("replacement_format must be a literal")
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether neither function nor format applies."""
-        return self._function is None
-
-    def finished(self, text: str) -> str:
-        """The text after the function and the format.
-
-        Raises:
-            EvaluationError: the function or format is not valid for it.
-        """
-        if self._function is None:
-            return text
-        result = self._function(text)
-        if type(result) is not str:
-            raise EvaluationError
-        if self._format is None:
-            return result
-        form = self._format_literal
-        if not isinstance(form, str) or form.count("%s") == 0 or form.replace("%s", "", 1).count("%"):
-            raise EvaluationError
-        return form.replace("%s", result, 1)
-
-
-class _Replacing:
-    """``replace_pattern`` on texts, with the compiled pattern and template kept while they stay the same."""
-
-    def __init__(self, replacement: _Replacement) -> None:
-        self._replacement = replacement
-        self._made: tuple[Scalar, Scalar, Replacement] | None = None
-
-    def __call__(self, text: str, pattern: Scalar, template: Scalar) -> str | None:
-        """The text with the matches replaced; None if nothing matches."""
-        made = self._made
-        if made is None or made[0] != pattern or made[1] != template:
-            try:
-                compiled = Replacement(_text_argument(pattern), _text_argument(template))
-            except ValueError:
-                raise EvaluationError from None
-            made = self._made = pattern, template, compiled
-        if self._replacement.is_plain:
-            return made[2](text)
-        return made[2].by(text, self._replacement.finished)
-
-
-def _replace_pattern(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
-    target: Target = arguments[0]
-    if isinstance(literals.get(1), str):
-        compile_pattern(literals[1])
-    replacement = _Replacement(arguments, literals, 2)
-    replace = _Replacing(replacement)
-    cache: TextCache[Scalar] | None = TextCache() if 1 in literals and 2 in literals else None
-
-    def changed(value: Scalar, pattern: Scalar, template: Scalar) -> Scalar:
-        if value is None:
-            return None
-        _text_argument(template)
-        return replace(value, pattern, template) if type(value) is str else None
-
-    def run(view: View, rows: Mask) -> Mask:
-        values = target.read(view)
-        if values.kinds == {Kind.NIL}:
-            return view.nothing()
-        results = apply(changed, [values, arguments[1](view), replacement.text(view)], cache)
-        results = spread(results, view.row_count)
-        failed = failing(results, rows)
-        rows = rows & (results.kind == Kind.STRING)
-        return failed | target.write(view, results, rows) if some(rows) else failed
-
-    return run
-
-
-def _glob(value: Scalar) -> Any:
-    try:
-        return compile_glob(_text_argument(value))
-    except ValueError:
-        raise EvaluationError from None
-
-
-def _replace_match(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
-    target: Target = arguments[0]
-    literal = compile_glob(literals[1]) if isinstance(literals.get(1), str) else None
-    replacement = _Replacement(arguments, literals, 2)
-
-    def changed(value: Scalar, pattern: Scalar, text: Scalar) -> Scalar:
-        compiled = literal or _glob(pattern)
-        new = replacement.finished(_text_argument(text))
-        return new if type(value) is str and compiled.fullmatch(value) is not None else None
-
-    def run(view: View, rows: Mask) -> Mask:
-        results = apply(changed, [target.read(view), arguments[1](view), replacement.text(view)])
-        results = spread(results, view.row_count)
-        failed = failing(results, rows)
-        rows = rows & (results.kind == Kind.STRING)
-        return failed | target.write(view, results, rows) if some(rows) else failed
-
-    return run
-
-
-def _replace_all_matches(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
-    target: Target = arguments[0]
-    literal = compile_glob(literals[1]) if isinstance(literals.get(1), str) else None
-    replacement = _Replacement(arguments, literals, 2)
-
-    def change(pattern: Scalar, text: Scalar) -> Callable[[str], str | None]:
-        compiled = literal or _glob(pattern)
-        new = replacement.finished(_text_argument(text))
-        return lambda value: new if compiled.fullmatch(value) is not None else None
-
-    return _texts_of(target, change, [arguments[1], replacement.text], literals, (1, 2))
-
-
-def _texts_of(
-    target: Target,
-    change: Callable[..., Callable[[str], str | None]],
-    getters: Sequence[Callable[[View], Values]],
-    literals: Mapping[int, Scalar],
-    places: Sequence[int],
-) -> Callable[[View, Mask], Mask]:
-    """Changes the texts of a map by ``change(*arguments)``."""
-    if all(place in literals for place in places):
-        fixed = [literals[place] for place in places]
-
-        def once(view: View, rows: Mask) -> Mask:
-            try:
-                function = change(*fixed)
-            except EvaluationError:
-                return rows
-            return _texts_editor(target, function)(view, rows)
-
-        return once
-    return lambda view, rows: target.edit_map(
-        view,
-        rows,
-        lambda entries, *found: with_changed_texts(entries, change(*found)),
-        [getter(view) for getter in getters],
-    )
-
-
-def _replace_all_patterns(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
-    target: Target = arguments[0]
-    mode = literals[1]
-    if mode not in {"key", "value"}:
-        raise ValueError(f"mode must be 'key' or 'value', got {mode!r}")
-    if isinstance(literals.get(2), str):
-        compile_pattern(literals[2])
-    replacement = _Replacement(arguments, literals, 3)
-    replace = _Replacing(replacement)
-
-    def change(pattern: Scalar, template: Scalar) -> Callable[[str], str | None]:
-        _pattern(pattern)
-        _text_argument(template)
-
-        def changed(text: str) -> str | None:
-            try:
-                return replace(text, pattern, template)
-            except EvaluationError:
-                return None  # the Collector ignores errors of the function here
-
-        return changed
-
-    getters = [arguments[2], replacement.text]
-    if mode == "value":
-        return _texts_of(target, change, getters, literals, (2, 3))
-
-    def run(view: View, rows: Mask) -> Mask:
-        if isinstance(target, AttributesTarget) and 2 in literals and 3 in literals:
-            function = change(literals[2], literals[3])
-            keys = target.keys(view)
-            names = {key: name for key in keys if (name := function(key)) is not None and name != key}
-            new = list(names.values())
-            if len(set(new)) == len(new) and not set(new) & set(keys):
-                return view.nothing() if target.rename(view, rows, names) else rows
-        return target.edit_map(
-            view,
-            rows,
-            lambda entries, *found: with_renamed_keys(entries, change(*found)),
-            [getter(view) for getter in getters],
-        )
-
-    return run
 
 
 def _append(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Callable[[View, Mask], Mask]:
@@ -485,10 +267,12 @@ EDITORS: Final[dict[str, Editor]] = {
     ),
     "keep_keys": Editor((_MAP, Parameter("keys", "texts")), _keep_keys, commutes=True),
     "keep_matching_keys": Editor((_MAP, Parameter("pattern")), _matching(kept=True), commutes=True),
-    "limit": Editor((_MAP, Parameter("limit", "literal int"), Parameter("priority_keys", "literal texts")), _limit),
+    "limit": Editor(
+        (_MAP, Parameter("limit", "literal int"), Parameter("priority_keys", "literal texts")), _limit, needs_order=True
+    ),
     "merge_maps": Editor((_MAP, Parameter("source", "map"), Parameter("strategy", "literal text")), _merge_maps),
     "replace_all_matches": Editor(
-        (_MAP, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), _replace_all_matches
+        (_MAP, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), replace_all_matches
     ),
     "replace_all_patterns": Editor(
         (
@@ -498,11 +282,12 @@ EDITORS: Final[dict[str, Editor]] = {
             Parameter("replacement"),
             *_FUNCTION,
         ),
-        _replace_all_patterns,
+        replace_all_patterns,
+        needs_order=True,
     ),
-    "replace_match": Editor((_TARGET, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), _replace_match),
+    "replace_match": Editor((_TARGET, Parameter("pattern"), Parameter("replacement"), *_FUNCTION), replace_match),
     "replace_pattern": Editor(
-        (_TARGET, Parameter("regex_pattern"), Parameter("replacement"), *_FUNCTION), _replace_pattern
+        (_TARGET, Parameter("regex_pattern"), Parameter("replacement"), *_FUNCTION), replace_pattern
     ),
     "set": Editor((_TARGET, Parameter("value", "any")), _set),
     "stringify_all": Editor((_MAP,), _stringify_all, vectorised=False),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from collector.ottl import histogram_edits, metric_aggregation
 from collector.ottl import metric_edits as edits
 from collector.ottl.editors import Editor
 from collector.ottl.functions import Parameter
@@ -91,7 +92,7 @@ def _extract_percentile(_arguments: Sequence[Any], literals: Mapping[int, Scalar
     percentile, suffix = literals[0], literals.get(1, "")
     if not 0 < percentile < 100:
         raise ValueError(f"percentile must be between 0 and 100, got {percentile}")
-    return _run(lambda metric, _, __: edits.extract_percentile(metric, percentile, suffix))
+    return _run(lambda metric, _, __: histogram_edits.extract_percentile(metric, percentile, suffix))
 
 
 def _summary(field: str, default: str) -> Callable[[Sequence[Any], Mapping[int, Scalar]], Any]:
@@ -140,28 +141,36 @@ def _scale(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Any:
 
 
 def _aggregation(name: str) -> str:
-    if name not in edits.AGGREGATIONS:
-        raise ValueError(f"{name!r} is not an aggregation; expected one of {', '.join(edits.AGGREGATIONS)}")
+    if name not in metric_aggregation.AGGREGATIONS:
+        raise ValueError(
+            f"{name!r} is not an aggregation; expected one of {', '.join(metric_aggregation.AGGREGATIONS)}"
+        )
     return name
 
 
 def _aggregate(_arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Any:
     function, keys = _aggregation(literals[0]), literals.get(1)
-    return _run(lambda metric, _, __: edits.aggregate(metric, function, keys))
+    return _run(lambda metric, _, __: metric_aggregation.aggregate(metric, function, keys))
 
 
 def _aggregate_value(_arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Any:
     function = _aggregation(literals[0])
-    return _run(lambda metric, _, __: edits.aggregate_value(metric, function, literals[1], literals[2], literals[3]))
+    return _run(
+        lambda metric, _, __: metric_aggregation.aggregate_value(
+            metric, function, literals[1], literals[2], literals[3]
+        )
+    )
 
 
 def _to_explicit(_arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Any:
     distribution, bounds = literals[0] or "random", literals[1]
-    if distribution not in edits.DISTRIBUTIONS:
-        raise ValueError(f"{distribution!r} is not a distribution; expected one of {', '.join(edits.DISTRIBUTIONS)}")
+    if distribution not in histogram_edits.DISTRIBUTIONS:
+        raise ValueError(
+            f"{distribution!r} is not a distribution; expected one of {', '.join(histogram_edits.DISTRIBUTIONS)}"
+        )
     if not bounds:
         raise ValueError("the explicit bounds must not be empty")
-    return _run(lambda metric, _, __: edits.exponential_to_explicit(metric, distribution, bounds))
+    return _run(lambda metric, _, __: histogram_edits.exponential_to_explicit(metric, distribution, bounds))
 
 
 def _merge_buckets(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> Any:
@@ -180,9 +189,9 @@ def _merge_buckets(arguments: Sequence[Any], literals: Mapping[int, Scalar]) -> 
         if edits.form_of(metric) == "histogram":
             target = _bucket_target(values[0], method)
             if method == "limit_buckets":
-                edits.limit_buckets(point, int(target))
+                histogram_edits.limit_buckets(point, int(target))
             else:
-                edits.merge_bucket(point, target)
+                histogram_edits.merge_bucket(point, target)
 
     return _run(change, arguments[:1])
 

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 
 from collector.model import (
+    KIND_ABSENT,
     METRIC_EXPONENTIAL_HISTOGRAM,
     METRIC_GAUGE,
     METRIC_HISTOGRAM,
@@ -25,6 +26,7 @@ from collector.model import (
 from collector.model.values import any_value
 from collector.otlp.semantics import SPAN_KINDS
 from collector.ottl.contexts import TABLES
+from collector.ottl.draft import Draft
 from collector.ottl.operations import apply
 from collector.ottl.trace_state import entry
 from collector.ottl.values import Array, EvaluationError, Kind, Scalar, Values
@@ -130,10 +132,33 @@ def attribute_maps(batch: Any, table: str) -> Values:
 class _Body(_KeyedPath):
     def reader(self, table: str, keys: tuple[Key, ...]) -> Reader:
         def make(batch: Batch) -> Values:
-            values = Values.of_attributes(batch.field("body", table))
+            values = _body(batch, table)
             return _descended(values, keys, np.ones(len(values), np.bool_)) if keys else values
 
         return lambda view: view.column((table, "body", *map(repr, keys)), table, make)
+
+
+def _body(batch: Any, table: str) -> Values:
+    """The bodies; the index of a batch has their kinds and texts."""
+    if isinstance(batch, Draft):
+        unchanged = batch.unchanged([(table, "body", "")])
+        if unchanged is None:
+            return Values.of_attributes(batch.field("body", table))
+        batch = unchanged
+    rows = batch.table(table).rows
+
+    def whole() -> Values:
+        return Values.of_attributes(batch.field("body", table))
+
+    kind = rows["body_kind"].astype(np.uint8)
+    kind[kind == KIND_ABSENT] = Kind.NIL
+    return Values(
+        kind,
+        number=lambda: whole().number,
+        double=lambda: whole().double,
+        text=lambda: StringColumn.from_slices(batch.wire, rows["text"], rows["text_len"]),
+        objects=lambda: whole().objects,
+    )
 
 
 class _TraceState(_KeyedPath):

@@ -16,7 +16,7 @@ import numpy as np
 from collector.model import Signal
 from collector.model.arrays import some
 from collector.ottl.all_editors import EDITORS
-from collector.ottl.compiler import CompiledStatement, Part, compile_statement
+from collector.ottl.compiler import CompiledStatement, compile_statement
 from collector.ottl.conditions import ErrorMode, compile_conditions, context_of, shown
 from collector.ottl.contexts import CONTEXTS, SIGNALS, TABLES, Context
 from collector.ottl.parser import parse, parse_statement
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collector.model.arrays import Mask
     from collector.ottl.conditions import Conditions
     from collector.ottl.draft import Draft
+    from collector.ottl.getters import Part
 
 __all__ = ["FailureSink", "StatementError", "StatementGroup", "compile_group"]
 
@@ -58,6 +59,8 @@ class _Ready:
     text: str
     source: str
     compiled: CompiledStatement
+    keeps_order: bool
+    """Whether a later statement needs the order of attributes."""
 
 
 @dataclass
@@ -69,6 +72,8 @@ class StatementGroup:
     conditions: Conditions | None
     error_mode: ErrorMode
     adds_metrics: bool = False
+    needs_order: bool = False
+    """Whether the result of a statement depends on the order of attributes."""
     shared_table: str | None = field(default=None)
     """The topmost table that rows share and that makes waves necessary."""
 
@@ -131,6 +136,7 @@ class StatementGroup:
         for statement in self.statements:
             compiled = statement.compiled
             selected = rows
+            view.keeps_order = statement.keeps_order
             failed: Mask | None = None
             if compiled.predicate is not None:
                 holds, undecided = compiled.predicate(view)
@@ -227,8 +233,11 @@ def compile_group(
     context: Context | None = None,
     conditions: Sequence[str] = (),
     error_mode: ErrorMode = "ignore",
+    order_matters: bool = False,
 ) -> StatementGroup:
     """The compiled statements. Without a context it is inferred from all paths, which must then start with one.
+
+    ``order_matters``: a group that is applied after it needs the order of attributes.
 
     Raises:
         OttlError: a text is not a statement of this context; the message has the text, the column and the fault.
@@ -246,13 +255,15 @@ def compile_group(
     elif context not in get_args(Context) or signal not in SIGNALS[context]:
         allowed = [name for name in CONTEXTS if signal in SIGNALS[name]]
         raise OttlError(f"{context!r} is not a context of {signal.value}; expected one of {', '.join(allowed)}")
-    statements = []
+    statements: list[_Ready] = []
     for text, tree in zip(texts, trees, strict=True):
         try:
             compiled = compile_statement(text, tree, context, prefixed=prefixed)
         except OttlError as exc:
             raise exc.within(shown(text)) from None
-        statements.append(_Ready(text, text, compiled))
+        later = trees[len(statements) + 1 :]
+        keeps_order = order_matters or any(EDITORS[each.editor.name].needs_order for each in later)
+        statements.append(_Ready(text, text, compiled, keeps_order))
     compiled_conditions = compile_conditions(conditions, context, prefixed=prefixed) if conditions else None
     read = [] if compiled_conditions is None else compiled_conditions.read
     return StatementGroup(
@@ -261,6 +272,7 @@ def compile_group(
         compiled_conditions,
         error_mode,
         any(EDITORS[tree.editor.name].adds_metrics for tree in trees),
+        any(EDITORS[tree.editor.name].needs_order for tree in trees),
         _shared_table([statement.compiled for statement in statements], read, context, signal),
     )
 

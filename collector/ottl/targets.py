@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["BodyTarget", "CacheTarget", "ElementTarget", "FieldTarget", "MapTarget", "Target", "with_element"]
 
 _MAX_INDEX: Final = 10_000
+_STRINGS: Final = frozenset({Kind.STRING})
 
 
 class Target(ABC):
@@ -253,6 +254,11 @@ class BodyTarget(Target):
 
     def write(self, view: View, values: Values, rows: Mask) -> Mask:
         """Write the body."""
+        if values.kinds == _STRINGS:
+            stored, stored_rows = storable(values, rows)
+            view.draft.set_field("body", stored, stored_rows, self.table)
+            view.forget(self.table)
+            return view.nothing()
         fit = values.kind == Kind.STRING if self._text_only else is_storable(values)
         failed: Mask = rows & ~fit & (values.kind != Kind.NIL)
         rows = rows & fit & (values.kind != Kind.NIL)
@@ -286,12 +292,16 @@ class FieldTarget(Target):
 
     def write(self, view: View, values: Values, rows: Mask) -> Mask:
         """Write the field."""
-        rows = rows & (values.kind != Kind.NIL)
-        values = values.with_failures(values.kind != self._takes)
-        if self._convert is not None:
-            values = apply(self._convert, [values])
-        failed = failing(values, rows)
-        values, rows = view.lowered(self.table, values, rows & ~failed)
+        if self._convert is None and values.kinds == {self._takes}:
+            failed = view.nothing()
+        else:
+            rows = rows & (values.kind != Kind.NIL)
+            values = values.with_failures(values.kind != self._takes)
+            if self._convert is not None:
+                values = apply(self._convert, [values])
+            failed = failing(values, rows)
+            rows = rows & ~failed
+        values, rows = view.lowered(self.table, values, rows)
         if some(rows):
             view.draft.set_field(self._field, self._stored(values, len(rows)), rows, self.table)
             view.forget(self.table)

@@ -325,6 +325,13 @@ class Values:
         return made
 
     @classmethod
+    def of_new_texts(cls, column: StringColumn) -> Values:
+        """A column of strings to write on the rows that have one; there is no value on the others."""
+        made = cls(filled(Kind.STRING, len(column)), text=lambda: column)
+        made.__dict__["kinds"] = _ONLY[Kind.STRING]
+        return made
+
+    @classmethod
     def of_numbers(cls, kind: int, numbers: Array, where: Array | None = None) -> Values:
         """Numbers of one kind (unsigned ones wrap as in Go), nil where ``where`` is False."""
         kinds = filled(kind, len(numbers)) if where is None else np.where(where, np.uint8(kind), np.uint8(Kind.NIL))

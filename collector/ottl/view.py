@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from collector.model import Batch
     from collector.model.arrays import Mask
+    from collector.ottl.direct import DirectCondition
 
 __all__ = ["View", "every_scalar", "failing", "spread"]
 
@@ -28,6 +29,8 @@ class View:
         self.row_count = batch.table(self.table).row_count
         self.cache: dict[str, tuple[Values, Mask]] = {}
         """The path ``cache``: of each key the values and the rows that have it."""
+        self.keeps_order = False
+        """Whether a later statement depends on the order of attributes, which is then the Collector's."""
         self._read: dict[Any, Values] = {}
 
     @property
@@ -56,6 +59,14 @@ class View:
             is_attribute = read[1] == "attributes"
             if name is None or (is_attribute and (len(read) < 3 or read[2] in {name, ""})):
                 del self._read[read]
+
+    def direct(self, condition: DirectCondition) -> tuple[Mask, int] | None:
+        """``condition.mask`` of the batch; None if it has to be evaluated by columns, also because of changes."""
+        batch = self.batch
+        if isinstance(batch, Draft):
+            unchanged = batch.unchanged(condition.read)
+            return None if unchanged is None else condition.mask(unchanged)
+        return condition.mask(batch)
 
     def lowered(self, table: str, values: Values, rows: Mask) -> tuple[Values, Mask]:
         """Values of this view's rows as values of the rows of ``table``, the view's own or one above it.

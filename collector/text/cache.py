@@ -5,7 +5,7 @@ that bounds only the number of its entries can hold any number of bytes.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 from weakref import WeakSet
 
@@ -77,6 +77,23 @@ class TextCache(Generic[Value]):
             self._recent, self._recent_bytes = {}, 0
         self._recent[text] = value
         self._recent_bytes += size_bytes
+
+    def map(self, texts: Iterable[TextKey], function: Callable[[Any], Value]) -> list[Value]:
+        """The value of each text: what is in the cache, else the result of ``function``, which is then kept.
+
+        >>> TextCache[int]().map(["a", "bc", "a"], len)
+        [1, 2, 1]
+        """
+        values: list[Value] = []
+        for text in texts:
+            value: Value = self._recent.get(text, _MISSING)
+            if value is _MISSING:
+                value = self.get(text, _MISSING)
+                if value is _MISSING:
+                    value = function(text)
+                    self.put(text, value)
+            values.append(value)
+        return values
 
     def clear(self) -> None:
         """Forget everything."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from collector.text.patterns import Pattern, compile_pattern
 
-__all__ = ["search_pattern", "simple_pattern"]
+__all__ = ["literal_pattern", "search_pattern", "simple_pattern"]
 
 _CLASSES: Final = {
     "d": "[0-9]",
@@ -50,6 +50,32 @@ def simple_pattern(text: str) -> "re.Pattern[str] | None":
         return re.compile(anchor + "".join(made))
     except (re.error, OverflowError):
         return None
+
+
+def literal_pattern(text: str) -> tuple[str, str] | None:
+    r"""How a pattern that is a text, perhaps anchored, matches: ``contains``, ``prefix``, ``suffix`` or ``equals`` it.
+
+    None if it is another pattern. The pattern is known to be valid.
+
+    >>> literal_pattern("^/health"), literal_pattern("\\.png$"), literal_pattern("a+")
+    (('prefix', '/health'), ('suffix', '.png'), None)
+    """
+    at, end = int(text.startswith("^")), len(text)
+    made: list[str] = []
+    while at < end:
+        character = text[at]
+        if character == "$" and at == end - 1:
+            return ("equals" if text.startswith("^") else "suffix"), "".join(made)
+        if character == "\\":
+            at += 1
+            character = text[at : at + 1]
+            if not character or character.isalnum() or not character.isascii():
+                return None
+        elif character in _META:
+            return None
+        made.append(character)
+        at += 1
+    return ("prefix" if text.startswith("^") else "contains"), "".join(made)
 
 
 def search_pattern(text: str) -> Pattern:

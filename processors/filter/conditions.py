@@ -8,6 +8,7 @@ import numpy as np
 
 from collector.api import PermanentError
 from collector.model import Batch, Signal
+from collector.model.arrays import Mask, some
 from collector.ottl import Conditions, Context, ErrorMode, compile_conditions
 
 __all__ = ["ConditionFilter", "Group", "Groups"]
@@ -61,27 +62,35 @@ class ConditionFilter:
 
     def _apply_group(self, batch: Batch, conditions: Mapping[Context, Conditions], error_mode: ErrorMode) -> Batch:
         item_table = batch.table_name("item")
-        kept = np.ones(0, np.bool_)
-        events_kept = None
+        kept: Mask | None = None  # of the rows of a table; None: all of them
+        items_kept: Mask | None = None
         for table, context in self._levels.items():
-            if table == "events" and context not in conditions:
-                break
-            rows = batch.table(table)
-            kept_above = kept
-            kept = kept_above[rows.parent] if table != "resources" else np.ones(rows.row_count, np.bool_)
             level_conditions = conditions.get(context)
-            if level_conditions is not None and kept.any():
-                matched, failed = level_conditions.mask(batch)
-                failed &= kept
-                if failed.any():
-                    self._fail(context, int(np.count_nonzero(failed)), error_mode)
-                kept = kept & ~matched
-            if table == "events":
-                items_kept, events_kept = kept_above, kept[kept_above[rows.parent]]
-            elif table == item_table:
+            if table == "events" and level_conditions is None:
+                break
+            if kept is not None:
+                kept = kept[batch.table(table).parent]
+            if level_conditions is not None and (kept is None or some(kept)):
+                kept = self._kept(batch, level_conditions, kept, error_mode)
+            if table == item_table:
                 items_kept = kept
-        batch = batch.select(items_kept)
-        return batch if events_kept is None or not batch.item_count else batch.select(events_kept, "events")
+        remaining = batch if items_kept is None else batch.select(items_kept)
+        if "spanevent" not in conditions or kept is None or not remaining.item_count:
+            return remaining
+        if items_kept is not None:
+            kept = kept[items_kept[batch.table("events").parent]]
+        return remaining.select(kept, "events")
+
+    def _kept(self, batch: Batch, conditions: Conditions, kept: Mask | None, error_mode: ErrorMode) -> Mask | None:
+        """``kept`` without the rows for which the conditions hold."""
+        matched, failed = conditions.mask(batch)
+        if some(failed):
+            failed_count = int(np.count_nonzero(failed if kept is None else failed & kept))
+            if failed_count:
+                self._fail(conditions.context, failed_count, error_mode)
+        if not some(matched):
+            return kept
+        return ~matched if kept is None else kept & ~matched
 
     def _fail(self, context: Context, row_count: int, error_mode: ErrorMode) -> None:
         if error_mode == "propagate":

@@ -40,8 +40,8 @@ class GroupConfig(ComponentConfig):
     def _any_case(cls, value: Any) -> Any:
         return value.lower() or None if isinstance(value, str) else value
 
-    def compiled(self, signal: Signal, error_mode: ErrorMode) -> StatementGroup:
-        """The compiled statements.
+    def compiled(self, signal: Signal, error_mode: ErrorMode, *, order_matters: bool) -> StatementGroup:
+        """The compiled statements. ``order_matters``: a later group needs the order of attributes.
 
         Raises:
             OttlError: one of them is not valid.
@@ -52,6 +52,7 @@ class GroupConfig(ComponentConfig):
             context=self.context,
             conditions=self.conditions,
             error_mode=self.error_mode or error_mode,
+            order_matters=order_matters,
         )
 
 
@@ -113,4 +114,9 @@ class TransformConfig(ComponentConfig):
         entries: tuple[Any, ...] = statements[signal]
         texts = tuple(entry for entry in entries if isinstance(entry, str))
         groups = [GroupConfig(statements=texts)] if texts else list(entries)
-        return [group.compiled(signal, self.error_mode) for group in groups]
+        compiled: list[StatementGroup] = []
+        order_matters = False
+        for group in reversed(groups):
+            compiled.append(group.compiled(signal, self.error_mode, order_matters=order_matters))
+            order_matters |= compiled[-1].needs_order
+        return compiled[::-1]

@@ -1,8 +1,9 @@
 """Changes batches by statements, which ``collector.ottl`` evaluates."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
-from collector.api import PermanentError, Settings, Transform
+from collector.api import Admission, Host, PermanentError, Settings, Transform
 from collector.delivery.log import RateLimitedLog
 from collector.model import Batch
 from collector.ottl.conditions import shown
@@ -31,19 +32,31 @@ class TransformProcessor(Transform):
             ("transform", "statement"),
         )
         self._label = str(settings.id)
+        self._admission: Admission | None = None
+
+    async def start(self, host: Host) -> None:
+        """From now on the memory budget bounds what statements add to a batch."""
+        self._admission = host.admission
 
     def transform(self, batch: Batch) -> Batch | None:
         """The changed batch, or the same object if nothing changed."""
-        draft = Draft(batch)
+        with ExitStack() as held:
+            admission = self._admission
+            reserve = None
+            if admission is not None:
+                reserve = lambda size_bytes: held.enter_context(admission.reserve(size_bytes))  # noqa: E731
+            changed = self._changed(Draft(batch, reserve))
+        if changed is not batch:
+            self._count(changed.item_count - batch.item_count)
+        return changed if changed.item_count else None
+
+    def _changed(self, draft: Draft) -> Batch:
         try:
             for group in self._groups:
                 group.apply(draft, self._report)
         except StatementError as exc:
             raise PermanentError(str(exc)) from None
-        changed = draft.finished()
-        if changed is not batch:
-            self._count(changed.item_count - batch.item_count)
-        return changed if changed.item_count else None
+        return draft.finished()
 
     def _count(self, more: int) -> None:
         """Enter what editors of metrics added or merged into the ledger."""

@@ -45,6 +45,7 @@ cdef struct Key:
 cdef struct State:              # of the current row
     int32_t* last               # by key code: the last attribute seen with the key, on any row
     int32_t* winner             # by slot: the change the row takes its value from, UNTOUCHED or DELETED
+    int32_t* added_by           # by slot: the change that added the key; -1: it has its old place, or is not there
     Py_ssize_t begin, end       # the attributes of the row
 
 

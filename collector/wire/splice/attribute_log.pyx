@@ -213,7 +213,8 @@ cdef class AttributeLog:
         cdef Py_ssize_t i
         state.last = <int32_t*>malloc((self.key_count + 1) * sizeof(int32_t))
         state.winner = <int32_t*>malloc((self.slot_count + 1) * sizeof(int32_t))
-        if state.last == NULL or state.winner == NULL:
+        state.added_by = <int32_t*>malloc((self.slot_count + 1) * sizeof(int32_t))
+        if state.last == NULL or state.winner == NULL or state.added_by == NULL:
             raise MemoryError
         for i in range(self.key_count):
             state.last[i] = -1
@@ -244,6 +245,7 @@ cdef class AttributeLog:
                 state.last[self.attributes[k].key_code] = <int32_t>k
         for i in range(self.slot_count):
             state.winner[i] = UNTOUCHED
+            state.added_by[i] = -1
         for i in range(self.change_count):
             change = &self.changes[i]
             slot = change.slot
@@ -251,23 +253,26 @@ cdef class AttributeLog:
                 continue
             if change.mode == MODE_DELETE:
                 state.winner[slot] = DELETED
+                state.added_by[slot] = -1
                 continue
             if not has_value(change, row):
                 continue
-            if change.mode != MODE_UPSERT:
-                if state.winner[slot] == UNTOUCHED:
-                    is_present = last_attribute(state, self.keys[slot].code, self.key_count) >= 0
-                else:
-                    is_present = state.winner[slot] >= 0
-                if is_present == (change.mode == MODE_INSERT):
-                    continue
+            if state.winner[slot] == UNTOUCHED:
+                is_present = last_attribute(state, self.keys[slot].code, self.key_count) >= 0
+            else:
+                is_present = state.winner[slot] >= 0
+            if change.mode != MODE_UPSERT and is_present == (change.mode == MODE_INSERT):
+                continue
             state.winner[slot] = <int32_t>i
+            if not is_present:
+                state.added_by[slot] = <int32_t>i
         return DONE
 
 
 cdef void close_state(State* state) noexcept nogil:
     free(state.last)
     free(state.winner)
+    free(state.added_by)
 
 
 cdef inline bint has_value(const Change* change, Py_ssize_t row) noexcept nogil:

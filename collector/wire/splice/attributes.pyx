@@ -1,7 +1,8 @@
 """Patches for the outcome of a log of attribute changes, written in one pass over the rows of a table.
 
-New attributes are written after the last attribute of their row, or first in its message. Setting a repeated key
-replaces its last occurrence and deletes the others. ``attribute_log`` decides what changes, ``rewrite`` applies the
+New attributes are written after the last attribute of their row, or first in its message, in the order in which they
+were added; one that was deleted before it was set is new. Setting a repeated key replaces its last occurrence and
+deletes the others. ``attribute_log`` decides what changes, ``rewrite`` applies the
 patches.
 
 Field numbers: ``common.proto`` (AnyValue, KeyValue) of opentelemetry-proto 1.x.
@@ -23,7 +24,7 @@ from collector.wire.layout cimport AttributeRow
 from collector.wire.proto cimport Ptr, read_varint
 from collector.wire.splice.attribute_log cimport (
     CODES, DELETED, DONE, DOUBLES, FOREIGN, INTS, NO_MEMORY, OUTSIDE, ROWS, TOO_LARGE, UNCHANGED, UNTOUCHED,
-    AttributeLog, Change, Key, State, attribute_rows, close_state, column_data, last_attribute,
+    AttributeLog, Change, Key, State, attribute_rows, close_state, column_data,
 )
 from collector.wire.splice.relocate cimport OffsetMap
 from collector.wire.splice.values cimport read_value
@@ -362,7 +363,7 @@ cdef int write_rows(
     AttributeLog log, AttributePatches patches, State* state, const uint8_t* tag_of, uint8_t tag
 ) noexcept nogil:
     """Plays the log and writes the patches of all rows."""
-    cdef Py_ssize_t row, k, slot, first_written, mark
+    cdef Py_ssize_t row, i, k, slot, first_written, mark
     cdef int result
     cdef int32_t code, winner, appended, removed
     cdef const int32_t* frame
@@ -387,7 +388,7 @@ cdef int write_rows(
                 winner = state.winner[slot] if slot >= 0 else UNTOUCHED
                 if winner == UNTOUCHED:
                     continue
-                if k != state.last[code]:
+                if k != state.last[code] or state.added_by[slot] >= 0:
                     winner = DELETED
                 is_touched = True
                 patches.fate[k] = REMOVED if winner == DELETED else REPLACED
@@ -401,8 +402,9 @@ cdef int write_rows(
                 patches.finish()
         wrap = False
         first_written = patches.written_count
-        for slot in range(log.slot_count):
-            if state.winner[slot] < 0 or last_attribute(state, log.keys[slot].code, log.key_count) >= 0:
+        for i in range(log.change_count):               # in the order in which the keys were added
+            slot = log.changes[i].slot
+            if state.added_by[slot] != i:
                 continue
             if appended == 0:
                 if state.end > state.begin:

@@ -14,7 +14,7 @@ import numpy as np
 cimport numpy as cnp
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport free, malloc, qsort
+from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
 from collector.wire.gil cimport RELEASE_GIL_BYTES
@@ -117,8 +117,8 @@ def rewrite(
                 raise ValueError(f"the bytes of patch {i} are outside the payload")
             if i > 0 and is_sorted:
                 is_sorted = by_offset(&patches[i - 1], &patches[i]) < 0
-        if not is_sorted:
-            qsort(patches, patch_count, sizeof(Patch), by_offset)
+        if not is_sorted and not merge_runs(<uint8_t*>patches, patch_count, sizeof(Patch), by_offset):
+            raise MemoryError
         frame_count = 0
         for rows, selected, name in frames:
             which = selected
@@ -137,8 +137,8 @@ def rewrite(
             if found[i - 1].start > found[i].start:
                 is_sorted = False
                 break
-        if not is_sorted:
-            qsort(found, frame_count, sizeof(Frame), by_start)
+        if not is_sorted and not merge_runs(<uint8_t*>found, frame_count, sizeof(Frame), by_start):
+            raise MemoryError
         result = splice(
             wire, patches, patch_count, <const uint8_t*>PyBytes_AS_STRING(payload), payload_length,
             found, frame_count, offset_map, <int32_t*>cnp.PyArray_DATA(placed),
@@ -452,6 +452,62 @@ cdef int64_t write(
 
 cdef inline void set_frame(Frame* frame, int64_t start, int64_t body, int64_t end) noexcept nogil:
     frame.start, frame.body, frame.end = start, body, end
+
+
+ctypedef int (*Order)(const void*, const void*) noexcept nogil
+
+
+cdef bint merge_runs(uint8_t* items, Py_ssize_t count, size_t size, Order order) noexcept nogil:
+    """Sorts what consists of a few sorted runs: the patches of each field, the frames of each table. It is stable.
+
+    Returns False without memory.
+    """
+    cdef uint8_t* other = <uint8_t*>malloc(count * size)
+    cdef uint8_t* source = items
+    cdef uint8_t* target = other
+    cdef uint8_t* out
+    cdef Py_ssize_t left, middle, right, i, j, runs = 2
+    if other == NULL:
+        return False
+    while runs > 1:
+        left, runs, out = 0, 0, target
+        while left < count:
+            middle = run_end(source, left, count, size, order)
+            right = run_end(source, middle, count, size, order)
+            i, j = left, middle
+            while i < middle and j < right:
+                if order(source + i * size, source + j * size) <= 0:
+                    memcpy(out, source + i * size, size)
+                    i += 1
+                else:
+                    memcpy(out, source + j * size, size)
+                    j += 1
+                out += size
+            memcpy(out, source + i * size, (middle - i) * size)
+            out += (middle - i) * size
+            memcpy(out, source + j * size, (right - j) * size)
+            out += (right - j) * size
+            left = right
+            runs += 1
+        out = source
+        source = target
+        target = out
+    if source != items:
+        memcpy(items, source, count * size)
+    free(other)
+    return True
+
+
+cdef Py_ssize_t run_end(
+    const uint8_t* items, Py_ssize_t first, Py_ssize_t count, size_t size, Order order
+) noexcept nogil:
+    """The end of the sorted run that begins at ``first``."""
+    if first >= count:
+        return count
+    first += 1
+    while first < count and order(items + (first - 1) * size, items + first * size) <= 0:
+        first += 1
+    return first
 
 
 cdef int by_offset(const void* a, const void* b) noexcept nogil:

@@ -14,7 +14,9 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
 
-from collector.wire.layout cimport KIND_ABSENT, KIND_BOOL, KIND_DOUBLE, KIND_EMPTY, KIND_INT, AttributeRow
+from collector.wire.layout cimport (
+    KIND_ABSENT, KIND_BOOL, KIND_DOUBLE, KIND_EMPTY, KIND_INT, KIND_STRING, AttributeRow,
+)
 from collector.wire.proto cimport (
     WIRE_FIXED32, WIRE_FIXED64, WIRE_LEN, WIRE_VARINT, Ptr, load_le64, read_length, read_tag, read_varint,
 )
@@ -28,7 +30,9 @@ __all__ = [
     "decimal_texts",
     "encode_length_delimited",
     "encode_varints",
+    "encode_texts",
     "find_key",
+    "find_texts",
     "gather_rows",
     "overlay_rows",
     "read_values",
@@ -46,6 +50,24 @@ def find_key(cnp.ndarray rows, int32_t code, Py_ssize_t owner_count):
     cdef Py_ssize_t count = len(rows)
     cdef cnp.ndarray result = np.full(owner_count, -1, np.int32)
     find_last(attributes, count, code, owner_count, <int32_t*>cnp.PyArray_DATA(result))
+    return result
+
+
+def find_texts(cnp.ndarray rows, int32_t min_size):
+    """I64[k]: which attributes have a text of at least ``min_size`` bytes."""
+    cdef const AttributeRow* attributes = attribute_rows(rows)
+    cdef Py_ssize_t i, count = len(rows), found = 0
+    cdef cnp.ndarray result
+    cdef int64_t* out
+    for i in range(count):
+        found += attributes[i].kind == KIND_STRING and attributes[i].value_len >= min_size
+    result = np.empty(found, np.int64)
+    out = <int64_t*>cnp.PyArray_DATA(result)
+    found = 0
+    for i in range(count if len(result) else 0):
+        if attributes[i].kind == KIND_STRING and attributes[i].value_len >= min_size:
+            out[found] = i
+            found += 1
     return result
 
 
@@ -132,6 +154,65 @@ def encode_length_delimited(bytes tag, bytes source, const int32_t[::1] offsets,
         out += sizes[i]
         length_out[i] = out - start - start_out[i]
     return result, starts, lengths
+
+
+def encode_texts(bytes tag, bytes inner_tag, list texts, const int32_t[::1] codes):
+    """Fields with a text, or with a message whose only field is that text, for each code; a text is encoded once.
+
+    Args:
+        tag: The tag of the field.
+        inner_tag: The tag of the text in the message; empty: the field is the text itself.
+        texts: The texts as UTF-8.
+        codes: Which of them each field has.
+
+    Returns:
+        (bytes, starts I64[k], lengths I64[k], lengths of the texts I32[k]).
+    """
+    cdef Py_ssize_t i, count = codes.shape[0], text_count = len(texts)
+    cdef int64_t total = 0, size, content, tag_length = len(tag), inner_length = len(inner_tag)
+    cdef const uint8_t* tag_data = <const uint8_t*>PyBytes_AS_STRING(tag)
+    cdef const uint8_t* inner_data = <const uint8_t*>PyBytes_AS_STRING(inner_tag)
+    cdef bytes text, result
+    cdef uint8_t* out
+    cdef uint8_t* first
+    cdef cnp.ndarray starts = np.empty(count, np.int64), lengths = np.empty(count, np.int64)
+    cdef cnp.ndarray sizes = np.empty(count, np.int32), places = np.full(text_count, -1, np.int64)
+    cdef int64_t* start_out = <int64_t*>cnp.PyArray_DATA(starts)
+    cdef int64_t* length_out = <int64_t*>cnp.PyArray_DATA(lengths)
+    cdef int32_t* size_out = <int32_t*>cnp.PyArray_DATA(sizes)
+    cdef int64_t* place = <int64_t*>cnp.PyArray_DATA(places)
+    for i in range(count):
+        if not 0 <= codes[i] < text_count:
+            raise ValueError(f"expected codes from 0 to {text_count - 1}, got {codes[i]}")
+        if place[codes[i]] < 0:
+            place[codes[i]] = 0
+            size = len(<bytes?>texts[codes[i]])
+            if inner_length:
+                size += inner_length + varint_size(size)
+            total += tag_length + varint_size(size) + size
+            if total >= MAX_BYTES:
+                raise ValueError(f"the texts would reach the limit of {MAX_BYTES} bytes (32-bit offsets)")
+    places.fill(-1)
+    result = PyBytes_FromStringAndSize(NULL, total)
+    first = out = <uint8_t*>PyBytes_AS_STRING(result)
+    for i in range(count):
+        text = texts[codes[i]]
+        size = content = len(text)
+        if inner_length:
+            content += inner_length + varint_size(size)
+        if place[codes[i]] < 0:
+            place[codes[i]] = out - first
+            memcpy(out, tag_data, tag_length)
+            out = set_varint(out + tag_length, <uint64_t>content)
+            if inner_length:
+                memcpy(out, inner_data, inner_length)
+                out = set_varint(out + inner_length, <uint64_t>size)
+            memcpy(out, PyBytes_AS_STRING(text), size)
+            out += size
+        start_out[i] = place[codes[i]]
+        length_out[i] = tag_length + varint_size(<uint64_t>content) + content
+        size_out[i] = <int32_t>size
+    return result, starts, lengths, sizes
 
 
 def encode_varints(bytes tag, const uint64_t[::1] values):

@@ -3,7 +3,9 @@ module tailrace.test/backends/ottl
 go 1.26.8
 
 require (
+	github.com/open-telemetry/opentelemetry-collector-contrib/processor/attributesprocessor v0.156.0
 	github.com/open-telemetry/opentelemetry-collector-contrib/processor/redactionprocessor v0.156.0
+	github.com/open-telemetry/opentelemetry-collector-contrib/processor/resourceprocessor v0.156.0
 	github.com/open-telemetry/opentelemetry-collector-contrib/processor/transformprocessor v0.156.0
 	go.opentelemetry.io/collector/component v1.62.0
 	go.opentelemetry.io/collector/confmap v1.62.0

@@ -2,10 +2,10 @@
 // ours.
 //
 // Reads one JSON object a line: {"signal": "traces", "config": {...}, "data": BASE64}. The config is that of the processor
-// transform, or of the one that "processor" names: filter or redaction. Answers one JSON object a line: {"invalid": TEXT}
-// if the config is refused, {"error": TEXT} if the processor returns an error, else {"data": BASE64, "failures": [TEXT...]}
-// with the request after the processor. With "repeat": N the request is processed N more times, and "cpu_s" is what one
-// costs.
+// transform, or of the one that "processor" names: attributes, filter, redaction or resource. Answers one JSON object a
+// line: {"invalid": TEXT} if the config is refused, {"error": TEXT} if the processor returns an error, else
+// {"data": BASE64, "failures": [TEXT...]} with the request after the processor. With "repeat": N the request is processed
+// N more times, and "cpu_s" is what one costs.
 package main
 
 import (
@@ -16,8 +16,10 @@ import (
 	"os"
 	"syscall"
 
+	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/attributesprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/filterprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/redactionprocessor"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/resourceprocessor"
 	"github.com/open-telemetry/opentelemetry-collector-contrib/processor/transformprocessor"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/confmap"
@@ -76,10 +78,14 @@ func run(given request) (result answer) {
 	}()
 	factory := transformprocessor.NewFactory()
 	switch given.Processor {
+	case "attributes":
+		factory = attributesprocessor.NewFactory()
 	case "filter":
 		factory = filterprocessor.NewFactory()
 	case "redaction":
 		factory = redactionprocessor.NewFactory()
+	case "resource":
+		factory = resourceprocessor.NewFactory()
 	}
 	config := factory.CreateDefaultConfig()
 	if err := confmap.NewFromStringMap(given.Config).Unmarshal(config); err != nil {

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from collector.model import AttributeColumn, Logs, Metrics, StringColumn, Traces
+from collector.model import AttributeColumn, Logs, LogsBuilder, Metrics, StringColumn, Traces
 
 PROPERTY = settings(max_examples=60, deadline=None)
 VALUES = ("text", "", 7, -(2**63), 1.5, True, b"\x00", [1, "a"], {"k": {"n": 1.0}})
@@ -299,3 +299,17 @@ def test_reads_through_an_edit_inherit_what_is_pending(traces):
     assert edit.attribute("service.name", inherit=True).text.to_list() == ["checkout"] * 4
     assert edit.attribute("n").present.tolist() == [False, False, True, True]
     assert traces.attribute("n").present.all()
+
+
+def test_attributes_are_written_in_the_order_in_which_they_were_added():
+    """What is deleted and set again is new; what is set where it was keeps its place."""
+    builder = LogsBuilder()
+    scope = builder.scope(builder.resource({}), "")
+    builder.records(scope, times=[1, 2], bodies=["x", "y"], attributes=[{"a": 1, "b": 2, "c": 3}, {"d": 4}])
+    batch = builder.build()
+    edit = batch.edit().set("z", 9).set("b", 5).delete("a").set("c", 7).set("a", 8).delete("z").set("z", 6)
+    for each in (edit.apply(), Logs.from_wire(edit.apply().wire)):
+        attributes = each.attributes()
+        found = [(owner, key) for owner, key in zip(attributes.owner.tolist(), attributes.key.to_list(), strict=True)]
+        assert found == [(0, "b"), (0, "c"), (0, "a"), (0, "z"), (1, "d"), (1, "b"), (1, "c"), (1, "a"), (1, "z")]
+        assert attributes.int.tolist() == [5, 7, 8, 6, 4, 5, 7, 8, 6]

@@ -4,11 +4,13 @@ import math
 from collections import Counter
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.model import Metrics
+from collector.model.checkpoint import CheckpointError, decode_checkpoint, encode_checkpoint
 from collector.otlp.streams import Streams
 
 DELTA, CUMULATIVE = 1, 2
@@ -224,14 +226,23 @@ def ordered(rows):
     )
 
 
+def restarted(streams):
+    """The streams of the next process."""
+    later = Streams(streams.max_streams)
+    later.restore(decode_checkpoint(encode_checkpoint("streams", 1, streams.parts()), "streams", 1), 0.0)
+    assert len(later) == len(streams)
+    return later
+
+
 BATCHES = st.lists(st.lists(points(), max_size=6), max_size=4)
 
 
-@given(batches=BATCHES, initial=st.sampled_from(["auto", "keep", "drop"]), grows=st.booleans())
-def test_deltas_agree_with_the_slow_reference(batches, initial, grows):
+@given(batches=BATCHES, initial=st.sampled_from(["auto", "keep", "drop"]), grows=st.booleans(), restarts=st.booleans())
+def test_deltas_agree_with_the_slow_reference(batches, initial, grows, restarts):
     """Buckets, intervals and the reasons of drops, over any sequence of batches."""
     streams, last = Streams(1000), {}
     for number, rows in enumerate(batches):
+        streams = restarted(streams) if restarts else streams
         if grows:  # as real histograms do, so that there is something to subtract
             for row in rows:
                 row["start"], row["time"], row["scale"], row["zero_threshold"] = 2, 10 + number, 0, 0.125
@@ -245,11 +256,12 @@ def test_deltas_agree_with_the_slow_reference(batches, initial, grows):
         assert got.dropped() == {reason: dropped.count(reason) for reason in dropped}
 
 
-@given(batches=BATCHES)
-def test_totals_agree_with_the_slow_reference(batches):
+@given(batches=BATCHES, restarts=st.booleans())
+def test_totals_agree_with_the_slow_reference(batches, restarts):
     """Buckets, scales, start times and the reasons of drops, over any sequence of batches."""
     streams, totals = Streams(1000), {}
     for rows in batches:
+        streams = restarted(streams) if restarts else streams
         got = streams.to_cumulative(request(rows, DELTA), now_s=0)
         expected, dropped = slow_total(rows, totals)
         assert ordered(shown(got.batch)) == ordered(expected)
@@ -291,3 +303,20 @@ def test_all_streams_count_for_the_limit():
     rows = [histogram(name, 10, 0, [1]) for name in "xyz"]
     assert streams.to_cumulative(request(rows, DELTA), now_s=0).dropped() == {"limit": 1}
     assert len(streams) == 2
+
+
+def test_buckets_that_were_not_saved_are_refused():
+    """Whatever stands in a checkpoint, a stream cannot refer to memory that is not its own."""
+    streams = Streams(10)
+    streams.to_cumulative(request([histogram("x", 2, 0, [1, 2])], DELTA), now_s=0)
+    prefix = "exponential/table/column "
+    for name, value in (
+        ("place", -1), ("place", 1), ("place", 2**62), ("capacity", 2**31 - 1), ("capacity", 1), ("scale", 2**62),
+        ("length", [2**62, 0]), ("length", [-1, 3]), ("offset", [2**62, 0]),
+    ):  # fmt: skip
+        parts = streams.parts()
+        parts[prefix + name] = np.array([value], parts[prefix + name].dtype)
+        later = Streams(10)
+        with pytest.raises(CheckpointError, match="buckets"):
+            later.restore(parts, 0.0)
+        assert len(later) == 0

@@ -422,16 +422,18 @@ def test_points_of_one_metric_decide_for_it():
     assert compile_conditions(['HasAttrKeyOnDatapoint("k")'], "metric").mask(batch)[0].tolist() == [True] * 3
 
 
-def test_text_is_worked_on_once_for_each_distinct_value(monkeypatch):
+@pytest.mark.parametrize("condition", ['IsMatch(name, "e+")', 'IsMatch(name, "e+") == true'])
+def test_text_is_worked_on_once_for_each_distinct_value(monkeypatch, condition):
     """A thousand spans of four names: the function runs at most four times, and not at all for the next batch."""
-    from collector.ottl import functions
+    from collector.ottl import direct, functions
 
     seen = []
-    pattern = SimpleNamespace(search=lambda text: seen.append(text) or re.search("e", text))
+    pattern = SimpleNamespace(search=lambda text: seen.append(text) or re.search("e+", text))
+    monkeypatch.setattr(direct, "search_pattern", lambda _: pattern)
     monkeypatch.setattr(functions, "search_pattern", lambda _: pattern)
     batch = traces(spans=1000)
     names = set(batch.field("name").to_list())
-    conditions = compile_conditions(['IsMatch(name, "e")'], "span")
+    conditions = compile_conditions([condition], "span")
     first = conditions.mask(batch)
     assert sorted(seen) == sorted(names)
     assert conditions.mask(traces(spans=1000))[0].tolist() == first[0].tolist()

@@ -10,8 +10,8 @@ from collector.model import Logs, LogsBuilder, Signal
 from collector.ottl.all_editors import EDITORS
 from collector.ottl.functions import FUNCTIONS
 from collector.ottl.statements import compile_group
+from collector.testing import FakeAdmission, FakeHost, check_component, make_settings
 from collector.testing import batch as make_batch
-from collector.testing import check_component, make_settings
 from processors.transform import factory
 from processors.transform.config import TransformConfig
 
@@ -240,6 +240,25 @@ def test_growth_of_a_batch_is_bounded():
     assert out.size_bytes < 2_000_000
     assert set(out.field("body").text.to_list()) == {"b"}
     assert settings.telemetry.log.of_level("warning")
+
+
+@pytest.mark.parametrize(("limit_bytes", "is_written"), [(100_000_000, False), (500_000_000, True)])
+async def test_the_memory_budget_bounds_growth(limit_bytes, is_written):
+    """What statements add is reserved while the batch is changed; what the budget does not have fails its rows."""
+    builder = LogsBuilder()
+    scope = builder.scope(builder.resource({"big": "x" * 1_000_000}), "example")
+    builder.records(scope, times=list(range(100)), bodies=["a"] * 100)
+    processor, settings = make(
+        Signal.LOGS, log_statements=['set(log.attributes["big"], resource.attributes["big"])', 'set(log.body, "b")']
+    )
+    host = FakeHost(admission=FakeAdmission(limit_bytes))
+    await processor.start(host)
+    out = processor.transform(builder.build())
+    assert (out.size_bytes > 100_000_000) == is_written
+    assert bool(settings.telemetry.log.of_level("warning")) != is_written
+    assert set(out.field("body").text.to_list()) == {"b"}
+    assert host.admission.used_bytes == 0
+    await processor.shutdown()
 
 
 def test_values_do_not_nest_without_end():

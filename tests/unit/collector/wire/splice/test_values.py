@@ -23,8 +23,10 @@ from collector.wire.splice.values import (
     content_starts,
     decimal_texts,
     encode_length_delimited,
+    encode_texts,
     encode_varints,
     find_key,
+    find_texts,
     gather_rows,
     overlay_rows,
     read_values,
@@ -125,3 +127,43 @@ def test_compacted_values_are_the_same_values():
     assert back["kind"].tolist() == [KIND_DOUBLE, KIND_STRING]
     assert back["value"].tolist() == moved["value"].tolist()
     assert struct.unpack("<d", joined[1:9]) == (2.5,)
+
+
+@given(
+    texts=st.lists(st.binary(max_size=200), min_size=1, max_size=4),
+    chosen=st.lists(st.integers(0, 3), max_size=9),
+    inner_tag=st.sampled_from([b"", b"\x0a"]),
+)
+def test_texts_are_encoded_once_and_found_for_each_code(texts, chosen, inner_tag):
+    """A field for each code, with the text itself or in a message; a text that is used twice is written once."""
+    codes = np.array([code % len(texts) for code in chosen], np.int32)
+    source, starts, lengths, sizes = encode_texts(b"\x2a", inner_tag, texts, codes)
+
+    def field(tag, content):
+        joined, _, _ = encode_length_delimited(tag, content, np.zeros(1, np.int32), np.array([len(content)], np.int32))
+        return joined
+
+    expected = [field(b"\x2a", field(inner_tag, text) if inner_tag else text) for text in texts]
+    found = [source[start : start + length] for start, length in zip(starts, lengths, strict=True)]
+    assert found == [expected[code] for code in codes]
+    assert sizes.tolist() == [len(texts[code]) for code in codes]
+    assert len(source) == sum(len(expected[code]) for code in set(codes.tolist()))
+
+
+def test_codes_of_no_text_are_refused():
+    """A code outside the list raises instead of being read."""
+    for code in (-1, 1):
+        with pytest.raises(ValueError, match="expected codes from 0 to 0"):
+            encode_texts(b"\x2a", b"", [b"a"], np.array([code], np.int32))
+    with pytest.raises(TypeError):
+        encode_texts(b"\x2a", b"", ["a"], np.array([0], np.int32))
+
+
+def test_texts_of_a_size_are_found():
+    """Only texts count, and those of at least the size."""
+    rows = np.zeros(4, ATTRIBUTE)
+    rows["kind"] = [KIND_STRING, KIND_BYTES, KIND_STRING, KIND_STRING]
+    rows["value_len"] = [3, 9, 9, 2]
+    assert find_texts(rows, 3).tolist() == [0, 2]
+    assert find_texts(rows, 0).tolist() == [0, 2, 3]
+    assert find_texts(rows, 10).tolist() == []
