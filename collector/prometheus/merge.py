@@ -33,6 +33,7 @@ _NOT_ADDITIVE, _COUNTER, _LEVEL, _HISTOGRAM, _EXPONENTIAL, _MIXED = 0, 1, 2, 3, 
 _SOURCE_EXPIRY_NS = np.uint64(300_000_000_000)  # Prometheus' lookback: a series without samples ends after it
 _EXPIRY_INTERVAL_NS = np.uint64(60_000_000_000)
 _MILLISECOND = np.uint64(1_000_000)
+_COMPACT_FROM_BYTES = 1024 * 1024
 
 
 def additive_kind(metric_type: int, kind: str) -> int:
@@ -87,7 +88,32 @@ class StreamMerger:
         """Those of the rows whose series has several additive sources."""
         column = self._series.column
         kind = column("kind")[series]
-        return rows[(column("source_count")[series] > 1) & (kind >= _COUNTER) & (kind <= _EXPONENTIAL)]
+        is_shared = (column("source_count")[series] > 1) | (column("merging")[series] != 0)
+        shared: Indices = rows[is_shared & (kind >= _COUNTER) & (kind <= _EXPONENTIAL)]
+        return shared
+
+    def is_merging(self, series: I32) -> Mask:
+        """Whether the streams of each series are added up."""
+        merging: Mask = self._series.column("merging")[series] != 0
+        return merging
+
+    def compact(self) -> None:
+        """Give back the buckets of streams and series that are gone."""
+        sources, series = self._sources.live(), self._series.live()
+        series_of = self._sources.column("series")[sources]
+        kind, bounds = self._series.column("kind"), self._series.column("bounds")
+        rows_of = self._sources.column("last_row"), self._series.column("total_row")
+        tables = [(-1, self._exponential), *self._buckets.items()]
+        for number, table in tables:
+            if not table.may_be_sparse:
+                continue
+            if number < 0:
+                chosen = sources[kind[series_of] == _EXPONENTIAL], series[kind[series] == _EXPONENTIAL]
+            else:
+                chosen = sources[bounds[series_of] == number + 1], series[bounds[series] == number + 1]
+            table.keep_only([(rows, slots) for rows, slots in zip(rows_of, chosen, strict=True)])
+            if number >= 0 and table.is_empty:
+                del self._buckets[number]
 
     def merge(
         self, rows: Indices, points: Records, wire: bytes, slot: I32, series: I32, bounds: I32,
@@ -324,6 +350,33 @@ class _Rows:
         """``values`` are the first rows, all zero."""
         self.values = values
         self._used = 1
+
+    @property
+    def may_be_sparse(self) -> bool:
+        """Whether there are enough rows for it to matter how many of them are used."""
+        return self.values.nbytes > _COMPACT_FROM_BYTES
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no slot has a row."""
+        return self._used == 1
+
+    def keep_only(self, users: list[tuple[I32, I32]]) -> None:
+        """Leave out the rows that no slot has, if they are most rows.
+
+        ``users`` are all columns that have rows, and those of their slots that are in use.
+        """
+        used = np.unique(np.concatenate([rows[slots] for rows, slots in users]))
+        used = used[used > 0]
+        if 2 * len(used) >= self._used:
+            return
+        values = np.zeros((max(16, len(used) + 1), *self.values.shape[1:]), self.values.dtype)
+        values[1 : len(used) + 1] = self.values[used]
+        moved = np.zeros(self._used, np.int32)
+        moved[used] = np.arange(1, len(used) + 1)
+        for rows, slots in users:
+            rows[slots] = moved[rows[slots]]
+        self.values, self._used = values, len(used) + 1
 
     def ensure(self, rows: I32, slots: I32) -> None:
         """Give each of the slots a row if it has none."""

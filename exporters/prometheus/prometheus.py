@@ -10,7 +10,7 @@ from typing import Final
 from collector.api import Exporter, Host, Settings
 from collector.delivery.log import RateLimitedLog, printable
 from collector.model import Batch, Metrics
-from collector.prometheus import LabelSettings, LossReport
+from collector.prometheus import DeltaTotals, LabelSettings, LossReport
 from collector.transport.http import HTTPServer, Request, Response, Route
 from exporters.prometheus.config import PrometheusConfig
 from exporters.prometheus.escaping import ALLOW_UTF8, escape_names, negotiate
@@ -44,10 +44,12 @@ class PrometheusExporter(Exporter):
             config.namespace,
             config.metric_expiration,
             keeps_exemplars=config.enable_open_metrics,
+            max_series=config.max_series,
         )
         self._is_utf8 = config.strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation")
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
         self._report = LossReport(settings.telemetry, self._log)
+        self._deltas = DeltaTotals(config.delta_temporality, settings.telemetry, settings.clock, self._log)
         self._server = HTTPServer(
             config.model_copy(update={"endpoint": str(config.address())}),
             {"/metrics": _MetricsPage(self)},
@@ -97,6 +99,7 @@ class PrometheusExporter(Exporter):
         """Put the values of the batch on the page."""
         assert isinstance(batch, Metrics)
         clock = self._settings.clock
+        batch = self._deltas.accumulate(batch)
         self._report.record(batch, self._store.update(batch, clock.monotonic_s(), clock.time_unix_nano()))
         return True
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
-from collector.prometheus.config import ConstantLabels, ResourceConstantLabelsConfig, ResourceLabelsConfig
+from collector.prometheus.config import ConstantLabels, DeltaConfig, ResourceConstantLabelsConfig, ResourceLabelsConfig
 from config.blocks import (
     AdaptiveConcurrencyConfig,
     ByteSize,
@@ -20,9 +20,10 @@ from config.blocks import (
     RetryConfig,
 )
 
-__all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig", "WALConfig"]
+__all__ = ["MESSAGE_V1", "MESSAGE_V2", "PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig", "WALConfig"]
 
-_MESSAGE = "prometheus.WriteRequest"
+MESSAGE_V1 = "prometheus.WriteRequest"
+MESSAGE_V2 = "io.prometheus.write.v2.Request"
 _HTTP_KEYS = frozenset(HTTPClientConfig.model_fields)
 
 
@@ -112,17 +113,30 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """
     add_metric_suffixes: bool = True
     """Deprecated by the Collector; false means ``translation_strategy: UnderscoreEscapingWithoutSuffixes``."""
-    protobuf_message: str = _MESSAGE
-    """The message that is sent. Only that of remote write 1.0 is available."""
+    protobuf_message: str = MESSAGE_V1
+    """The message that is sent: ``prometheus.WriteRequest`` is remote write 1.0, ``io.prometheus.write.v2.Request`` is
+    2.0. Receivers that do not know 2.0 receive 1.0.
+    """
+    convert_histograms_to_nhcb: bool = False
+    """Whether histograms with explicit bounds become native histograms with custom buckets, one series each. This
+    requires the message of remote write 2.0 (specific to Tailrace; the key is that of Prometheus' OTLP endpoint).
+    """
     send_metadata: bool = False
-    """Whether to send the type, help and unit of each metric, at most once per minute."""
+    """Whether to send the type, help and unit of each metric, at most once per minute. Remote write 2.0 always carries
+    them.
+    """
+    delta_temporality: DeltaConfig = DeltaConfig()
+    """How metrics of delta temporality are added up (specific to Tailrace)."""
     sanitize_leading_underscore: bool = True
     """Whether ``_x`` becomes ``key_x``, as in Prometheus' own OTLP endpoint (specific to Tailrace)."""
     preserve_multiple_underscores: bool = True
     """Whether ``a..b`` becomes ``a__b`` as in Prometheus' own OTLP endpoint, or ``a_b`` as in the Collector (specific
     to Tailrace).
     """
-
+    max_series: int = Field(default=0, ge=0)
+    """Number of series that are remembered (specific to Tailrace). Points of further series are dropped until others
+    have had no points for ten minutes. 0: no limit but that of memory.
+    """
     stale_after: Duration = Field(default=0.0, ge=0)
     """A series without samples for this long ends with a stale marker, which is sent with the next batch (specific to
     Tailrace). 0: never.
@@ -158,8 +172,12 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
             raise ValueError(
                 f"compression {self.http.compression!r} is not available: remote write requires snappy; remove the key"
             )
-        if self.protobuf_message != _MESSAGE:
-            raise ValueError(f"protobuf_message {self.protobuf_message!r} is not available: only {_MESSAGE} is")
+        if self.protobuf_message not in (MESSAGE_V1, MESSAGE_V2):
+            raise ValueError(
+                f"protobuf_message {self.protobuf_message!r} does not exist: expected {MESSAGE_V1} or {MESSAGE_V2}"
+            )
+        if self.convert_histograms_to_nhcb and self.protobuf_message != MESSAGE_V2:
+            raise ValueError(f"convert_histograms_to_nhcb requires protobuf_message: {MESSAGE_V2}")
         return self
 
     @property

@@ -35,10 +35,10 @@ class ExtraContents:
         self._targets = _Schedule()
         self._families = _Schedule()
 
-    def contents(self, batch: Metrics, found: Encodable, now_unix_nano: int) -> list[bytes]:
-        """What is due with this batch."""
+    def contents(self, batch: Metrics, found: Encodable, now_unix_nano: int, *, metadata: bool) -> list[bytes]:
+        """What is due with this batch. ``metadata`` is false while the series carry their metadata themselves."""
         contents = self._target_info(batch, now_unix_nano) if self._has_target_info else []
-        return contents + (self._metadata(found) if self._has_metadata else [])
+        return contents + (self._metadata(found) if self._has_metadata and metadata else [])
 
     def _target_info(self, batch: Metrics, now_unix_nano: int) -> list[bytes]:
         """A ``target_info`` sample per resource, at the time of its latest point."""
