@@ -125,10 +125,7 @@ class SeriesStore:
     def update(self, batch: Metrics, now_s: float, now_unix_nano: int) -> Encodable:
         """Store the points of the batch. The result tells which of them cannot be shown."""
         found = self._cache.prepare(batch, now_s, now_unix_nano)
-        if self._cache.generation != self._generation:
-            self._generation = self._cache.generation
-            self._distributions = {}
-            self._exemplars = ExemplarStore()
+        self._follow_cache()
         rows = found.order
         # The text formats have no native histograms; as in the Collector, the count and the sum are shown.
         found.extra_set[found.types == METRIC_EXPONENTIAL_HISTOGRAM] = self._cache.no_bounds()
@@ -165,6 +162,35 @@ class SeriesStore:
             monotonic = batch.table("metrics").rows["monotonic"][found.points["parent"]] != 0
             self._remember_exemplars(found, all_rows, monotonic, now_unix_nano)
         return found
+
+    def expire(self, now_s: float) -> None:
+        """Forget what has expired, and give back its memory."""
+        if not self._cache.expire(now_s):
+            return
+        self._follow_cache()
+        self._forget_targets(now_s)
+        column, series = self._cache.series.column, self._cache.series.live()
+        sets = column("set")[series]
+        for number, table in list(self._distributions.items()):
+            users = series[sets == number]
+            if table.is_sparse(len(users)):
+                column("row")[users] = table.keep_only(column("row")[users])
+            if not len(users):
+                del self._distributions[number]
+        places = [table.exemplars.reshape(-1) for table in self._distributions.values()]
+        numbers = column("exemplar")[series]
+        moved = self._exemplars.keep_only([numbers, *places])
+        if moved is not None:
+            column("exemplar")[series] = moved[numbers]
+            for place in places:
+                place[:] = moved[place]
+
+    def _follow_cache(self) -> None:
+        """Forget the values after the cache has forgotten everything."""
+        if self._cache.generation != self._generation:
+            self._generation = self._cache.generation
+            self._distributions = {}
+            self._exemplars = ExemplarStore()
 
     def _remember_exemplars(self, found: Encodable, rows: I32, monotonic: Mask, now_unix_nano: int) -> None:
         """Keep the latest exemplar of each counter and each bucket among the points in ``rows``."""

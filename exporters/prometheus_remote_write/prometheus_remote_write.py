@@ -16,7 +16,7 @@ from typing import Final
 
 import numpy as np
 
-from collector.api import Host, PermanentError, QueueStorage, Settings
+from collector.api import Host, PeriodicTask, PermanentError, QueueStorage, Settings
 from collector.delivery import ExporterConfig, Part, QueuedExporter
 from collector.delivery.log import printable
 from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, METRIC_HISTOGRAM, Batch, Metrics
@@ -55,6 +55,7 @@ __all__ = ["PrometheusRemoteWriteExporter"]
 
 # The specification: senders must not let users set them. Source: Prometheus config.go, ReservedHeaders.
 _RESERVED_HEADERS: Final = ("host", "user-agent", "x-prometheus-remote-read-version")
+_SWEEP_INTERVAL_S: Final = 30.0
 _POINTS_PER_SHARD: Final = 2000
 _MIN_SCALE: Final = -4  # the coarsest that native histograms have
 _NAMES_MAX: Final = 3
@@ -139,6 +140,8 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         )  # fmt: skip
         self._staleness = Staleness(self._cache, config.stale_after) if config.stale_after else None
         self._report = LossReport(settings.telemetry, self._log)
+        interval_s = min(_SWEEP_INTERVAL_S, config.stale_after / 10 or _SWEEP_INTERVAL_S)
+        self._sweeping = PeriodicTask(self._sweep, interval_s, settings.clock, log=settings.telemetry.log)
         self._refuses_disorder_until_s = 0.0
         self._refuses_future_until_s = 0.0
         self._encoder = Encoder()
@@ -158,6 +161,22 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     async def open(self, host: Host) -> None:
         """See :class:`QueuedExporter`."""
         await self._client.open(host)
+        self._sweeping.start()
+
+    async def shutdown(self) -> None:
+        """See :class:`QueuedExporter`."""
+        await self._sweeping.stop()
+        await super().shutdown()
+
+    async def _sweep(self) -> None:
+        """Forget what is idle, and end series whose sources have vanished although no batch comes."""
+        now_s = self.settings.clock.monotonic_s()
+        if self._staleness is not None and self._staleness.has_due(now_s):
+            # The markers must not overtake the samples that wait in the queue, so they wait in the queue as well.
+            self.send_empty(Metrics(b""))
+        self._deltas.expire(now_s)
+        self._extra.forget()
+        self._cache.expire(now_s)
 
     async def close(self) -> None:
         """See :class:`QueuedExporter`."""
@@ -211,6 +230,8 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         """The requests that carry the batch. What Prometheus cannot take is dropped and counted here."""
         assert isinstance(batch, Metrics)
         now_unix_nano = self.settings.clock.time_unix_nano()
+        if not batch.item_count:
+            return self._stale_markers(now_unix_nano)
         batch = self._deltas.accumulate(batch)
         found = self._cache.prepare(
             batch, self.settings.clock.monotonic_s(), now_unix_nano, self._unusable(batch, now_unix_nano)
@@ -220,7 +241,9 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             is_usable = self._in_order(found)
             order, run_of = order[is_usable], run_of[is_usable]
         self._report.record(batch, found)
-        markers = self._stale_markers(found, order, now_unix_nano)
+        if self._staleness is not None:
+            self._staleness.note(found, order, self.settings.clock.monotonic_s())
+        markers = self._stale_markers(now_unix_nano)
         if not len(order):
             return markers
         extras = self._extras(batch, found, now_unix_nano)
@@ -352,12 +375,11 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         times[(times[:, 1] >= times[:, 0]) | (kinds == METADATA_TYPES["gauge"]), 1] = 0
         return Details(times, family, metadata, texts)
 
-    def _stale_markers(self, found: Encodable, order: I32, now_unix_nano: int) -> list[Part[WriteRequest]]:
-        """The requests that end series of vanished sources; none of them is in the batch. They carry no points."""
+    def _stale_markers(self, now_unix_nano: int) -> list[Part[WriteRequest]]:
+        """The requests that end series of vanished sources. They carry no points."""
         if self._staleness is None:
             return []
         now_s = self.settings.clock.monotonic_s()
-        self._staleness.note(found, order, now_s)
         markers = self._staleness.due(now_s, now_unix_nano)
         if markers is None:
             return []
