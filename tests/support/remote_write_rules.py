@@ -89,8 +89,7 @@ def check_v2(request):
         used.update((about.help_ref, about.unit_ref))
         metadata = about.type, symbols[about.help_ref], symbols[about.unit_ref]
         exemplars = [
-            (sorted(resolve(exemplar.labels_refs)), exemplar.value, exemplar.timestamp)
-            for exemplar in series.exemplars
+            (sorted(resolve(exemplar.labels_refs)), exemplar.value, exemplar.timestamp) for exemplar in series.exemplars
         ]
         _add(found, labels, series, exemplars, metadata)
     assert used == set(range(len(symbols))), "every symbol is referenced"
@@ -133,7 +132,8 @@ def _check_histogram(histogram):
     if histogram.schema == -53:
         bounds = list(histogram.custom_values)
         assert bounds == sorted(set(bounds)), "custom bounds ascend"
-        assert not histogram.negative_spans and not histogram.zero_count_int
+        assert not histogram.negative_spans
+        assert not histogram.zero_count_int
         assert all(bound != float("inf") for bound in bounds)
     else:
         assert -4 <= histogram.schema <= 8
@@ -143,7 +143,11 @@ def _check_histogram(histogram):
 def _add(found, labels, series, exemplars, metadata):
     at = found.setdefault(tuple(sorted(labels)), Series())
     at.samples += [
-        (struct.unpack("<Q", struct.pack("<d", sample.value))[0], sample.timestamp, getattr(sample, "start_timestamp", 0))
+        (
+            struct.unpack("<Q", struct.pack("<d", sample.value))[0],
+            sample.timestamp,
+            getattr(sample, "start_timestamp", 0),
+        )
         for sample in series.samples
     ]
     at.histograms += series.histograms

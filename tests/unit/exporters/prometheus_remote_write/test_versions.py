@@ -214,5 +214,5 @@ def test_the_kernel_agrees_with_protobuf(content):
 def test_what_is_no_request_is_refused(body):
     """Nothing is read beyond the end."""
     none = np.zeros((0, 2), np.int64)
-    with pytest.raises(ValueError, match="version 1.0"):
+    with pytest.raises(ValueError, match=r"version 1\.0"):
         to_v2(body, none, none, np.zeros(0, np.int32), np.zeros((0, 5), np.int64), np.zeros(1, np.uint8))
