@@ -36,7 +36,7 @@ _NAME_CONFLICT, _LARGE_LABELS = 1, 2
 _SOURCE_REASONS = {_NAME_CONFLICT: "name_conflict", _LARGE_LABELS: "label_size"}
 _NAMED_MAX = 3
 _NAMED_MAX_CHARS = 200
-_IDLE_S = 600.0
+_IDLE_S = 300.0  # Prometheus' lookback: a series without samples ends after it
 # A stream that returns to its series after this long counts as new, with all of its value.
 _SHARED_IDLE_S = 3600.0
 _EXPIRY_INTERVAL_S = 30.0

@@ -135,7 +135,7 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """
     max_series: int = Field(default=0, ge=0)
     """Number of series that are remembered (specific to Tailrace). Points of further series are dropped until others
-    have had no points for ten minutes. 0: no limit but that of memory.
+    have had no points for five minutes. 0: no limit but that of memory.
     """
     stale_after: Duration = Field(default=0.0, ge=0)
     """A series without samples for this long ends with a stale marker, which is sent with the next batch (specific to
