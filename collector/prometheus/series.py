@@ -154,7 +154,9 @@ class SeriesCache:
         self._dead_bytes += sum(int(column(name)[slots].sum(dtype=np.int64)) for name in ("a", "b", "c"))
         np.subtract.at(source_count, series, 1)
         series = np.unique(series)
-        self.series.remove(series[source_count[series] <= 0])
+        series = series[source_count[series] <= 0]
+        self._merger.forget(slots, series)
+        self.series.remove(series)
         self.sources.remove(slots)
         self.slots_version += 1
 
