@@ -63,6 +63,13 @@ class SeriesLabels:
             self._names.put(key, known)
         return known
 
+    def forget(self) -> None:
+        """Forget all names, which are translated again when they are needed.
+
+        A few small entries between many that are gone keep the pages of all of them from being returned.
+        """
+        self._names = TextCache[str]()
+
     def _escaped(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Labels from attributes. The values of keys with the same label name are joined by ``;`` in key order."""
         labels: dict[str, str] = {}

@@ -141,6 +141,8 @@ class SeriesCache:
         idle = live[now_s - column("seen_s")[live] > np.where(is_shared, max(_SHARED_IDLE_S, longest), longest)]
         if len(idle):
             self._forget(idle)
+            if 2 * len(idle) > len(live):
+                self._labels.forget()
         if self.label_sets.memory_bytes > _LABEL_SETS_MAX_BYTES:
             self._clear()
         else:
@@ -181,10 +183,10 @@ class SeriesCache:
             self.sources.column("series")[live] = moved[self.sources.column("series")[live]]
             self.slots_version += 1
         self._merger.compact()
-        if len(self.families) > _COMPACT_FROM_FAMILIES:
+        if self.families.known_count > _COMPACT_FROM_FAMILIES:
             live = self.sources.live()
             used, numbers = np.unique(self.sources.column("family")[live], return_inverse=True)
-            if 2 * len(used) < len(self.families):
+            if 2 * len(used) < self.families.known_count:
                 self.families = self.families.only(used)
                 self.sources.column("family")[live] = numbers
 
@@ -323,21 +325,21 @@ class SeriesCache:
     def _find_conflicts(self, slots: I32, family: I32, written: WrittenLabels) -> None:
         """Mark sources that have the name and the labels of a sample of a histogram or summary, such as ``x_count``."""
         families, unusable = self.families, self.sources.column("unusable")
-        if families.family_names.isdisjoint(families.sample_names):
+        if not families.has_conflicts:
             return
         for number in np.unique(family).tolist():
             name = families[number].name
-            owner = families.sample_names.get(name)
+            owner = families.owner_of(name)
             samples = [
                 name + variant
                 for variant in VARIANTS[1:]
-                if families.sample_names.get(name + variant) == name and name + variant in families.family_names
+                if families.owner_of(name + variant) == name and families.has(name + variant)
             ]
-            if owner is None and not samples:
+            if not owner and not samples:
                 continue
             for row in np.flatnonzero(family == number).tolist():
                 labels = written.labels(row)
-                if owner is not None and self._find_series(labels, owner) >= 0:
+                if owner and self._find_series(labels, owner) >= 0:
                     unusable[slots[row]] = _NAME_CONFLICT
                 for sample in samples:
                     found = self._find_series(labels, sample)
