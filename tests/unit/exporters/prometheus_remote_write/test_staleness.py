@@ -136,8 +136,8 @@ async def test_a_request_of_markers_may_be_cut(write_request):
     assert sum(len(half.payload.series) for half in halves) == len(marker.payload.series) == 8
 
 
-@pytest.mark.parametrize("queue", [{}, {"enabled": False}], ids=["queued", "unqueued"])
-async def test_markers_are_sent_although_no_batch_comes(write_request, queue):
+@pytest.mark.parametrize("queue", ["memory", "none", "directory"])
+async def test_markers_are_sent_although_no_batch_comes(write_request, queue, tmp_path):
     """A timer looks for them; they wait in the queue behind the samples, and the ledger does not see them."""
     received = []
 
@@ -152,7 +152,9 @@ async def test_markers_are_sent_although_no_batch_comes(write_request, queue):
         clock = FakeClock()
         settings = make_settings(factory, signals={Signal.METRICS}, clock=clock)
         config = {"endpoint": str(server.make_url("/")), "stale_after": "60s", "target_info": {"enabled": False}}
-        sut = factory.create(settings, factory.config_type.model_validate(config | {"remote_write_queue": queue}))
+        keys = {"none": {"remote_write_queue": {"enabled": False}}, "directory": {"wal": {"directory": str(tmp_path)}}}
+        keys = keys.get(queue, {})
+        sut = factory.create(settings, factory.config_type.model_validate(config | keys))
         await sut.start(FakeHost())
         made = ExportMetricsServiceRequest()
         metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="g")
