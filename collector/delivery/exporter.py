@@ -349,7 +349,18 @@ class QueuedExporter(Exporter, Generic[P]):
         names += [letters.store_name for letters in self._dead_letters.values()]
         return names
 
+    def send_empty(self, batch: Batch) -> None:
+        """Have ``encode`` called with a batch without items, in its turn, for what the exporter sends of its own."""
+        if self._queue_config.enabled:
+            self._queues[batch.signal].try_add(batch)
+        else:
+            self._tasks.spawn(self._send_empty_unqueued(batch))
+
     # Helpers.
+
+    async def _send_empty_unqueued(self, batch: Batch) -> None:
+        """Whatever becomes of it, there are no items to account for."""
+        await self._send_unqueued(batch)
 
     def _gate(self, config: ExporterConfig, max_requests: int | None) -> Gate:
         """The gate of one signal; ``max_requests`` None: whoever sends waits, so their number is not limited here."""

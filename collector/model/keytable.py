@@ -18,6 +18,7 @@ from collector.wire.hash import SlotTable, clear_rows
 __all__ = ["KeyTable"]
 
 _SLOTS_MAX = 2**30 - 1
+_SPARSE_FROM_SLOTS = 8192
 _RECORDS = ""  # the one column of a table of records
 # Bytes per slot of the compiled table: key 16, live flag 1, free list 4, and up to 4 places of 4 bytes right after the
 # table doubled.
@@ -110,6 +111,27 @@ class KeyTable:
             IndexError: A slot was never in use; nothing is removed then.
         """
         self._table.remove(np.asarray(slots, np.int32))
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether less than a quarter of the slots are in use, so that ``compact`` would give back most memory."""
+        return self._table.capacity > _SPARSE_FROM_SLOTS and 4 * len(self) < self._table.capacity
+
+    def compact(self) -> I32:
+        """Moves everything into a table of the size that it needs; returns the new slot of each old one.
+
+        Slots keep their order; those that were free have -1. Arrays from ``column`` must not be used afterwards.
+        """
+        live, old_capacity = self.live(), self._table.capacity
+        keys = self.keys(live)
+        columns = {name: column[live] for name, column in self._columns.items()}
+        self._become_empty(min(max(1024, len(live) + len(live) // 4), self._slot_limit))
+        slots, _ = self.insert(keys)
+        for name, values in columns.items():
+            self._columns[name][slots] = values
+        moved = np.full(old_capacity, -1, np.int32)
+        moved[live] = slots
+        return moved
 
     def column(self, name: str) -> Array:
         """The writable column with one row per slot, including unused ones; valid until the next ``insert``."""

@@ -1,6 +1,7 @@
 """Reads the attributes of a batch as texts, and as the labels of its exemplars."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,10 +9,22 @@ from collector.model import Metrics, groups
 from collector.model.arrays import I32, U8, Records, offsets_of, starts_of
 from collector.prometheus.labels import SeriesLabels
 
-__all__ = ["LabelEncoder", "ParentAttributes", "exemplar_labels"]
+__all__ = ["LabelEncoder", "LabelFormat", "ParentAttributes", "exemplar_labels"]
 
 LabelEncoder = Callable[[str, str], bytes]
 """Encodes a label name and a value; the name of the metric is passed as ``("__name__", name)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class LabelFormat:
+    """How labels are encoded: as protobuf, or as text for the exposition format."""
+
+    encode_label: LabelEncoder
+    encode_name: Callable[[str], bytes]
+    """What is the same for all values of a label: in protobuf the fields of a ``Label`` up to the length of its value,
+    in text everything up to the opening quote.
+    """
+    is_text: bool
 
 
 def exemplar_labels(

@@ -1,12 +1,12 @@
-"""Configuration that the Prometheus exporters share: which resource attributes become labels."""
+"""Configuration that the Prometheus exporters share: labels of all series, and what becomes of deltas."""
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
-from config.blocks import ComponentConfig
+from config.blocks import ComponentConfig, Duration
 
-__all__ = ["ConstantLabels", "ResourceConstantLabelsConfig", "ResourceLabelsConfig"]
+__all__ = ["ConstantLabels", "DeltaConfig", "ResourceConstantLabelsConfig", "ResourceLabelsConfig"]
 
 
 def _have_names(labels: dict[str, str]) -> dict[str, str]:
@@ -38,3 +38,12 @@ class ResourceConstantLabelsConfig(ComponentConfig):
     """Globs of attributes that become labels."""
     excluded: tuple[str, ...] = ()
     """Globs of attributes that do not become labels although they match ``included``."""
+
+
+class DeltaConfig(ComponentConfig):
+    """How metrics of delta temporality are added up, since Prometheus has only cumulative values."""
+
+    max_stale: Duration = Field(default=300.0, gt=0)
+    """A stream without a point for this long is forgotten; its total begins again with its next point."""
+    max_streams: int = Field(default=500_000, ge=1)
+    """Number of streams whose totals are kept. Points of further streams are dropped."""

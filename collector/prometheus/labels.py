@@ -63,6 +63,13 @@ class SeriesLabels:
             self._names.put(key, known)
         return known
 
+    def forget(self) -> None:
+        """Forget all names, which are translated again when they are needed.
+
+        A few small entries between many that are gone keep the pages of all of them from being returned.
+        """
+        self._names = TextCache[str]()
+
     def _escaped(self, pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Labels from attributes. The values of keys with the same label name are joined by ``;`` in key order."""
         labels: dict[str, str] = {}
@@ -100,21 +107,31 @@ class SeriesLabels:
         ``scope`` is (name, version, schema URL, attributes).
         """
         labels = self._escaped(attributes)
-        resource_map = dict(resource)
-        for name, value in self._escaped((key, value) for key, value in resource if self._promoted(key)).items():
-            labels.setdefault(name, value)
-        labels.update(self.job_and_instance(resource_map))
-        for name, value in self._external.items():
-            labels.setdefault(name, value)
-        if self._settings.scope_info:
-            name, version, schema_url, scope_attributes = scope
-            for label, value in self._escaped(
-                (key, value) for key, value in scope_attributes if key not in ("name", "version", "schema_url")
-            ).items():
-                labels["otel_scope_" + label] = value
-            labels.update({"otel_scope_name": name, "otel_scope_version": version, "otel_scope_schema_url": schema_url})
+        for name, (value, overrides) in self.inherited(resource, scope).items():
+            if overrides or name not in labels:
+                labels[name] = value
         labels.pop("__name__", None)
         return _sorted(labels)
+
+    def inherited(self, resource: Pairs, scope: tuple[str, str, str, Pairs]) -> dict[str, tuple[str, bool]]:
+        """What resource and scope add to every series: value, and whether it overrides an attribute of the point.
+
+        An empty value that overrides removes the label.
+        """
+        promoted = self._escaped((key, value) for key, value in resource if self._promoted(key))
+        labels = {name: (value, False) for name, value in promoted.items()}
+        for name, value in self.job_and_instance(dict(resource)).items():
+            labels[name] = value, True
+        for name, value in self._external.items():
+            labels.setdefault(name, (value, False))
+        if self._settings.scope_info:
+            name, version, schema_url, scope_attributes = scope
+            described = self._escaped(
+                (key, value) for key, value in scope_attributes if key not in ("name", "version", "schema_url")
+            )
+            described.update({"name": name, "version": version, "schema_url": schema_url})
+            labels.update({f"otel_scope_{label}": (value, True) for label, value in described.items()})
+        return labels
 
     def target_info(self, resource: Pairs) -> list[tuple[str, str]] | None:
         """Labels of ``target_info``; None if the resource has no identity or no other attributes, or too large ones."""

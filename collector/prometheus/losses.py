@@ -7,13 +7,13 @@ from collector.model import Metrics, Signal
 from collector.prometheus.encodable import Encodable
 from collector.prometheus.series import SeriesCache
 
-__all__ = ["LossReport"]
+__all__ = ["LogLimit", "LossReport"]
 
 _DROPPED: Final = "points cannot be sent to Prometheus and are dropped"
 _SHARING: Final = "several streams have the same labels in Prometheus and become one series"
 
 
-class _Limit(Protocol):
+class LogLimit(Protocol):
     """What is needed of :class:`collector.delivery.log.RateLimitedLog`."""
 
     def is_due(self, sentence: str, topic: str = "") -> bool:
@@ -24,7 +24,7 @@ class _Limit(Protocol):
 class LossReport:
     """The ledger entries and log lines of one exporter. ``limit`` says whether a line is logged, by reason."""
 
-    def __init__(self, telemetry: Telemetry, limit: _Limit) -> None:
+    def __init__(self, telemetry: Telemetry, limit: LogLimit) -> None:
         self._telemetry = telemetry
         self._limit = limit
 

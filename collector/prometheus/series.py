@@ -1,59 +1,54 @@
 """Prepares the points of a batch for an encoder of Prometheus series: cached label bytes, order and runs.
 
-The label bytes are what the exporter's ``encode_label`` makes of a name and a value: protobuf for remote-write, text
-for exposition.
+The label bytes are what the exporter's :class:`LabelFormat` makes of a name and a value: protobuf for remote-write,
+text for exposition.
 
 A *source* is an OTLP series (``Metrics.series_key``). A *series* is what Prometheus sees: sources with equal final
 labels (int 1 and "1", ``a.b`` and ``a_b``) are one series, so the final label bytes determine order, shard and
-duplicates. Everything in the caches can be rebuilt; they are cleared when they exceed their limit.
+duplicates. Everything in the caches can be rebuilt. What is idle is forgotten (``expire``), and everything is when the
+caches exceed their limit nevertheless.
 """
 
-import hashlib
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from collector.model import METRIC_HISTOGRAM, METRIC_SUM, METRIC_SUMMARY, KeyTable, Metrics, groups
-from collector.model.arrays import I32, U64, Indices, Mask, Records
-from collector.prometheus.attributes import LabelEncoder, ParentAttributes, exemplar_labels
-from collector.prometheus.encodable import Encodable, Family
+from collector.model import METRIC_HISTOGRAM, METRIC_SUMMARY, KeyTable, Metrics, groups
+from collector.model.arrays import I32, U8, Indices, Mask, Records
+from collector.prometheus import _labels as kernel
+from collector.prometheus.attributes import LabelFormat, exemplar_labels
+from collector.prometheus.encodable import Encodable
+from collector.prometheus.families import FAMILY_REASONS, VARIANTS, Families
+from collector.prometheus.label_sets import LabelSets
 from collector.prometheus.labels import LABELS_MAX_BYTES, SeriesLabels
-from collector.prometheus.merge import SERIES_COLUMNS, SOURCE_COLUMNS, StreamMerger, additive_kind
-from collector.prometheus.naming import UP_DOWN_COUNTER, TranslationStrategy, metric_name, prometheus_type
+from collector.prometheus.merge import SERIES_COLUMNS, SOURCE_COLUMNS, StreamMerger
+from collector.prometheus.naming import TranslationStrategy
+from collector.prometheus.source_labels import SourceLabels, WrittenLabels
 from collector.wire.hash import dictionary
 from collector.wire.layout import EXEMPLAR, QUANTILE
 
-__all__ = ["FUTURE_MAX_NS", "SeriesCache", "format_bound"]
+__all__ = ["FUTURE_MAX_NS", "SeriesCache"]
 
 _CACHES_MAX_BYTES = 512 * 1024 * 1024
-_ENTRY_BYTES = 400  # estimate for a name or a set of bounds in the dictionaries and lists
-_NO_TYPE, _NO_NAME, _LONG_NAME = -1, -2, -3
-_FAMILY_REASONS = {_NO_TYPE: "temporality", _NO_NAME: "metric_name", _LONG_NAME: "label_size"}
+_LABEL_SETS_MAX_BYTES = 32 * 1024 * 1024  # at an expiry; sets of bounds have no time of their own
 _NAME_CONFLICT, _LARGE_LABELS = 1, 2
 _SOURCE_REASONS = {_NAME_CONFLICT: "name_conflict", _LARGE_LABELS: "label_size"}
-_VARIANTS = ("", "_bucket", "_sum", "_count")
 _NAMED_MAX = 3
 _NAMED_MAX_CHARS = 200
+_IDLE_S = 300.0  # Prometheus' lookback: a series without samples ends after it
+# A stream that returns to its series after this long counts as new, with all of its value.
+_SHARED_IDLE_S = 3600.0
+_EXPIRY_INTERVAL_S = 30.0
+_COMPACT_FROM_BYTES = 1024 * 1024
+_COMPACT_FROM_FAMILIES = 1024
 
 # Senders choose names, labels and buckets. What exceeds these limits is dropped and not cached.
-_NAME_MAX_CHARS = 4096  # of the name and the unit of a metric
 _LABEL_COUNT_MAX = 10_000  # of ``le`` or ``quantile`` of one series
 _TOO_MANY = -2  # in place of the number of a set
-_DESCRIPTION_MAX_CHARS = 1024  # longer ones are cut; Mimir's limit
 
 FUTURE_MAX_NS = 600_000_000_000
 """How far ahead of our clock the time of a point is believed, in nanoseconds; Prometheus' own limit."""
-
-
-def format_bound(value: float) -> str:
-    """A bound as Go formats it: the shortest decimal without an exponent."""
-    if np.isposinf(value):
-        return "+Inf"
-    if np.isneginf(value):
-        return "-Inf"
-    return "NaN" if np.isnan(value) else np.format_float_positional(value, trim="-")
 
 
 class SeriesCache:
@@ -62,139 +57,146 @@ class SeriesCache:
     def __init__(
         self,
         labels: SeriesLabels,
-        encode_label: LabelEncoder,
+        label_format: LabelFormat,
         strategy: TranslationStrategy,
         namespace: str,
         series_columns: Mapping[str, Any] | None = None,
         held_bytes: Callable[[], int] = lambda: 0,
         bucket_types: tuple[int, ...] = (METRIC_HISTOGRAM,),
+        *,
+        idle_s: float = _IDLE_S,
+        max_series: int = 0,
     ) -> None:
-        """``series_columns`` add columns to the table ``series`` for state of the exporter, cleared with the caches.
+        """Makes an empty cache.
 
-        ``held_bytes`` returns the size of what the exporter keeps besides, until the ``generation`` changes.
-        ``bucket_types`` are the types whose series have ``le`` labels.
+        Args:
+            labels: The rules of label names.
+            label_format: How labels are encoded.
+            strategy: How metric names are translated.
+            namespace: The prefix of metric names.
+            series_columns: Columns of the table ``series`` for state of the exporter. They are forgotten with their
+                series. A column ``source`` is the slot of a source of the series.
+            held_bytes: The size of what the exporter keeps besides, until the ``generation`` changes.
+            bucket_types: The types whose series have ``le`` labels.
+            idle_s: How long a source without points is remembered, at least.
+            max_series: How many sources are remembered; points of further ones are dropped. 0: no limit.
         """
         self._sampled_types = (*bucket_types, METRIC_SUMMARY)
         self._held_bytes = held_bytes
         self._labels = labels
         self._series_columns = dict(series_columns or {})
-        self._encode_label = encode_label
+        self._format = label_format
         self._strategy = strategy
         self._namespace = namespace
+        self._source_labels = SourceLabels(labels, label_format, self._sampled_types)
+        self._idle_s = max(idle_s, _IDLE_S)
+        self._max_series = max_series
+        self._expired_s = float("-inf")
+        self.generation = 0
+        """Changes when everything is forgotten."""
+        self.slots_version = 0
+        """Changes when slots of the tables may have been given to others."""
         self._clear()
 
     def _clear(self) -> None:
-        self.generation = getattr(self, "generation", 0) + 1
+        self.generation += 1
+        self.slots_version += 1
         self.sources = KeyTable(
             {
                 "start": np.int64, "a": np.int32, "b": np.int32, "c": np.int32, "family": np.int32, "series": np.int32,
-                "unusable": np.uint8, **SOURCE_COLUMNS,
+                "unusable": np.uint8, "seen_s": np.int32, **SOURCE_COLUMNS,
             }
         )  # fmt: skip
         self.series = KeyTable({**self._series_columns, **SERIES_COLUMNS})
         self._merger = StreamMerger(self.sources, self.series)
         self._batch_number = 0
         self.arena = bytearray()
-        self.names = bytearray(b"\0")
-        self._families: dict[tuple[str, str, int, int, int], int] = {}
-        self.families: list[Family] = []
-        self._name_slices: list[list[tuple[int, int]]] = []
-        self.extras = bytearray(b"\0")
-        self._extra_sets: dict[tuple[str, bytes], int] = {}
-        self._extra_slices: list[tuple[int, int]] = []
-        self._extra_first: list[int] = [0]
-        self._frozen: dict[str, I32] = {}
-        self._family_names: set[str] = set()
-        self._sample_names: dict[str, str] = {}
-        """Names of the samples of histograms and summaries, with that of their family."""
-        self._key_bytes = 0
-        """Of the texts in the dictionaries and in ``families``."""
+        self._dead_bytes = 0
+        self.families = Families(self._format.encode_label, self._strategy, self._namespace, self._sampled_types)
+        self.label_sets = LabelSets(self._format.encode_label)
 
     @property
     def memory_bytes(self) -> int:
         """The size of the caches in bytes."""
-        texts = len(self.arena) + len(self.names) + len(self.extras) + self._key_bytes
-        entries = len(self._families) + len(self._extra_sets) + len(self._extra_slices)
+        texts = len(self.arena) + self.families.memory_bytes + self.label_sets.memory_bytes
         tables = self.sources.memory_bytes + self.series.memory_bytes + self._merger.memory_bytes + self._held_bytes()
-        return texts + entries * _ENTRY_BYTES + tables
-
-    def name_slices(self) -> I32:
-        """(families, 4, 2): start and size of each family's name labels in ``names``."""
-        return self._array("name_slices", lambda: np.array(self._name_slices, np.int32).reshape(-1, 4, 2))
+        return texts + tables
 
     def no_bounds(self) -> int:
         """The number of the set of bounds of a histogram without any, whose only bucket is ``+Inf``."""
-        return self._extra_set("le", b"")
+        return self.label_sets.number("le", b"")
 
-    def extra_slices(self) -> I32:
-        """(labels, 2): start and size in ``extras``."""
-        return self._array("extra_slices", lambda: np.array(self._extra_slices, np.int32).reshape(-1, 2))
+    def expire(self, now_s: float, *, idle_s: float | None = None) -> bool:
+        """Forget the sources that are idle and the series that have no other, and give back their memory.
 
-    def extra_first(self) -> I32:
-        """(sets + 1,): first row of ``extra_slices`` of each set."""
-        return self._array("extra_first", lambda: np.array(self._extra_first, np.int32))
-
-    def _array(self, name: str, make: Callable[[], I32]) -> I32:
-        """The list as an array, which is rebuilt after the list has grown."""
-        if name not in self._frozen:
-            self._frozen[name] = make()
-        return self._frozen[name]
-
-    def _family(self, name: str, unit: str, metric_type: int, temporality: int, monotonic: int) -> int:
-        """The number of the family; negative if the metric cannot be sent."""
-        key = (name, unit, metric_type, temporality, monotonic)
-        known = self._families.get(key)
-        if known is not None:
-            return known
-        if len(name) + len(unit) > _NAME_MAX_CHARS:
-            return _LONG_NAME
-        kind = prometheus_type(metric_type, temporality, monotonic)
-        suffixes = UP_DOWN_COUNTER if metric_type == METRIC_SUM and kind == "gauge" else kind
-        text = metric_name(name, unit, suffixes, self._strategy, self._namespace) if kind else ""
-        if not kind or not text:
-            number = _NO_TYPE if not kind else _NO_NAME
+        Returns whether anything was done; it is at most every half minute, unless ``idle_s`` is given.
+        """
+        if idle_s is None and now_s < self._expired_s + _EXPIRY_INTERVAL_S:
+            return False
+        self._expired_s = now_s
+        column = self.sources.column
+        live = self.sources.live()
+        is_shared = self._merger.is_merging(column("series")[live])
+        longest = self._idle_s if idle_s is None else idle_s
+        idle = live[now_s - column("seen_s")[live] > np.where(is_shared, max(_SHARED_IDLE_S, longest), longest)]
+        if len(idle):
+            self._forget(idle)
+            if 2 * len(idle) > len(live):
+                self._labels.forget()
+        if self.label_sets.memory_bytes > _LABEL_SETS_MAX_BYTES:
+            self._clear()
         else:
-            number = len(self._name_slices)
-            slices: list[tuple[int, int]] = []
-            for variant in _VARIANTS:
-                encoded = self._encode_label("__name__", text + variant)
-                slices.append((len(self.names), len(encoded)))
-                self.names += encoded
-            self._name_slices.append(slices)
-            self.families.append(Family(text, kind))
-            self._family_names.add(text)
-            if metric_type in self._sampled_types:
-                self._sample_names.update({text + variant: text for variant in _VARIANTS if variant})
-            self._frozen.pop("name_slices", None)
-        self._families[key] = number
-        self._key_bytes += sum(map(sys.getsizeof, (name, unit, *(text + variant for variant in _VARIANTS))))
-        return number
+            self._compact()
+        return True
 
-    def _extra_set(self, label: str, values: bytes) -> int:
-        """The number of a set of ``le`` or ``quantile`` labels; ``values`` are little-endian doubles."""
-        number = self._extra_sets.get((label, values))
-        if number is not None:
-            return number
-        number = self._extra_sets[label, values] = len(self._extra_first) - 1
-        self._key_bytes += len(values)
-        numbers = np.frombuffer(values, "<f8")
-        texts = [format_bound(value) for value in numbers]
-        if label == "le":
-            # The count is the last bucket; an explicit bound must not repeat it.
-            texts = [*(text for text in texts if text != "+Inf"), "+Inf"]
-        for text in texts:
-            encoded = self._encode_label(label, text)
-            self._extra_slices.append((len(self.extras), len(encoded)))
-            self.extras += encoded
-        self._extra_first.append(len(self._extra_slices))
-        for name in ("extra_slices", "extra_first"):
-            self._frozen.pop(name, None)
-        return number
+    def _forget(self, slots: I32) -> None:
+        """Remove sources, and the series that have no other."""
+        column, source_count = self.sources.column, self.series.column("source_count")
+        series = column("series")[slots]
+        self._dead_bytes += sum(int(column(name)[slots].sum(dtype=np.int64)) for name in ("a", "b", "c"))
+        np.subtract.at(source_count, series, 1)
+        series = np.unique(series)
+        series = series[source_count[series] <= 0]
+        self._merger.forget(slots, series)
+        self.series.remove(series)
+        self.sources.remove(slots)
+        self.slots_version += 1
 
-    def prepare(self, batch: Metrics, now_unix_nano: int, unusable: Mapping[str, Mask] | None = None) -> Encodable:
+    def _compact(self) -> None:
+        """Give back memory, if most of it is not used any more."""
+        column = self.sources.column
+        if self._dead_bytes > max(_COMPACT_FROM_BYTES, len(self.arena) // 2):
+            live = self.sources.live()
+            slices = np.empty((len(live), 2), np.int64)
+            slices[:, 0] = column("start")[live]
+            slices[:, 1] = sum(column(name)[live] for name in ("a", "b", "c"))
+            self.arena, column("start")[live] = kernel.gather(np.frombuffer(self.arena, np.uint8), slices)
+            self._dead_bytes = 0
+        if self.sources.is_sparse:
+            moved = self.sources.compact()
+            if "source" in self._series_columns:
+                series = self.series.live()
+                self.series.column("source")[series] = np.maximum(moved[self.series.column("source")[series]], 0)
+        if self.series.is_sparse:
+            moved = self.series.compact()
+            live = self.sources.live()
+            self.sources.column("series")[live] = moved[self.sources.column("series")[live]]
+            self.slots_version += 1
+        self._merger.compact()
+        if self.families.known_count > _COMPACT_FROM_FAMILIES:
+            live = self.sources.live()
+            used, numbers = np.unique(self.sources.column("family")[live], return_inverse=True)
+            if 2 * len(used) < self.families.known_count:
+                self.families = self.families.only(used)
+                self.sources.column("family")[live] = numbers
+
+    def prepare(
+        self, batch: Metrics, now_s: float, now_unix_nano: int, unusable: Mapping[str, Mask] | None = None
+    ) -> Encodable:
         """Everything the encoder needs for this batch. The labels of new sources are built and cached.
 
-        ``unusable`` are points that are not sent, by reason; the first reason of a point counts.
+        ``now_s`` is monotonic. ``unusable`` are points that are not sent, by reason; the first reason of a point
+        counts.
         """
         if self.memory_bytes > _CACHES_MAX_BYTES:
             self._clear()
@@ -203,7 +205,7 @@ class SeriesCache:
         point_count = len(points)
         metrics = batch.table("metrics").rows
         types = metrics["type"][points["parent"]]
-        family = self._families_of(batch)[points["parent"]]
+        family = self.families.numbers_of(batch)[points["parent"]]
         sendable = family >= 0
         dropped: dict[str, Indices] = {}
 
@@ -215,7 +217,7 @@ class SeriesCache:
                 dropped[reason] = np.concatenate((dropped[reason], rows)) if reason in dropped else rows
                 sendable = sendable & ~mask
 
-        for code, reason in _FAMILY_REASONS.items():
+        for code, reason in FAMILY_REASONS.items():
             drop(reason, family == code)
         for reason, mask in (unusable or {}).items():
             drop(reason, sendable & mask)
@@ -223,6 +225,8 @@ class SeriesCache:
         extra_set = self._extra_set_of(wire, points, types, quantiles, quantile_first)
         drop("bucket_count", sendable & (extra_set == _TOO_MANY))
         slot, sharing = self._slots(batch, sendable, family, types)
+        drop("series_limit", sendable & (slot < 0))
+        self.sources.column("seen_s")[slot[sendable]] = int(now_s)
         source_state = np.where(sendable, self.sources.column("unusable")[slot], 0)
         for code, reason in _SOURCE_REASONS.items():
             drop(reason, source_state == code)
@@ -230,12 +234,13 @@ class SeriesCache:
         folded_count = 0
         rows = np.flatnonzero(sendable)
         if len(shared := self._merger.shared(rows, series[rows])):
-            first = self.extra_first()
+            first = self.label_sets.first()
             merged = self._merger.merge(
                 shared, points, wire, slot, series, extra_set, now_unix_nano, self._batch_number, FUTURE_MAX_NS,
                 lambda number: int(first[number + 1] - first[number]),
             )  # fmt: skip
             points, wire = merged.points, merged.wire
+            points["start_time"][shared] = 0  # the sum began with none of its streams
             sendable[merged.folded] = False
             sendable[merged.conflicting] = False
             folded_count = len(merged.folded)
@@ -249,7 +254,7 @@ class SeriesCache:
             | (ordered_type[1:] != ordered_type[:-1])
         )
         exemplars, exemplar_first = self._children(batch, "exemplars", EXEMPLAR, points["exemplar_count"] > 0)
-        exemplar_arena, exemplar_slices = exemplar_labels(batch, exemplars, self._labels, self._encode_label)
+        exemplar_arena, exemplar_slices = exemplar_labels(batch, exemplars, self._labels, self._format.encode_label)
         shard_key = np.zeros(point_count, np.uint64)
         if len(order):
             shard_key[order] = self.series.keys(ordered_series)[:, 1]
@@ -276,26 +281,6 @@ class SeriesCache:
         text = ", ".join(texts) + (", ..." if found.count > _NAMED_MAX else "")
         return "".join(char if char.isprintable() else " " for char in text[:_NAMED_MAX_CHARS])
 
-    def _families_of(self, batch: Metrics) -> I32:
-        """(metrics,) number of the family of each metric."""
-        names, units = batch.field("name", "metrics"), batch.field("unit", "metrics")
-        rows = batch.table("metrics").rows
-        found = groups(names.codes, units.codes, rows["type"], rows["temporality"], rows["monotonic"])
-        numbers = np.empty(found.count, np.int32)
-        descriptions = batch.field("description", "metrics")
-        for group, row in enumerate(found.first.tolist()):
-            unit = units.distinct[units.codes[row]] if units.codes[row] >= 0 else ""
-            number = numbers[group] = self._family(
-                names.distinct[names.codes[row]] if names.codes[row] >= 0 else "",
-                unit, int(rows["type"][row]), int(rows["temporality"][row]), int(rows["monotonic"][row]),
-            )  # fmt: skip
-            if number >= 0 and not self.families[number].description and descriptions.codes[row] >= 0:
-                description = descriptions.distinct[descriptions.codes[row]][:_DESCRIPTION_MAX_CHARS]
-                self.families[number].description = description
-                self.families[number].unit = unit
-                self._key_bytes += sys.getsizeof(description)
-        return numbers[found.codes]
-
     def _slots(self, batch: Metrics, sendable: Mask, family: I32, types: I32) -> tuple[I32, Indices]:
         """(points,) slot of each source, and the rows of new sources of series that have another one.
 
@@ -306,84 +291,66 @@ class SeriesCache:
         missing = np.flatnonzero(sendable & (slot < 0))
         if not len(missing):
             return slot, missing
-        new_slots, is_new = self.sources.insert(keys[missing])
+        new_slots, is_new = self.sources.insert(keys[missing], self._max_series)
         slot[missing] = new_slots
+        is_new &= new_slots >= 0
         rows = missing[is_new]
-        return slot, rows[self._build(batch, rows, new_slots[is_new], family, types)]
+        return slot, rows[self._build(batch, rows, new_slots[is_new], family, types)] if len(rows) else rows
 
     def _build(self, batch: Metrics, rows: Indices, slots: I32, family: I32, types: I32) -> Indices:
         """Build the label bytes of new sources, once per source and not per point.
 
         Returns the positions of those whose series has another source.
         """
-        attributes = batch.attributes("points")
-        keys, texts = attributes.key, attributes.as_text()
-        # Python lists: reading an array element by element costs several times as much.
-        firsts = np.searchsorted(attributes.owner, rows).tolist()
-        lasts = np.searchsorted(attributes.owner, rows, side="right").tolist()
-        scope_rows = batch.ancestor("scopes", "points")[rows].tolist()
-        resource_rows = batch.ancestor("resources", "points")[rows].tolist()
-        row_families, row_types = family[rows].tolist(), types[rows].tolist()
-        scopes, resources = ParentAttributes(batch, "scopes"), ParentAttributes(batch, "resources")
         column = self.sources.column
-        layout = np.empty((len(rows), 4), np.int64)
-        identities = np.empty((len(rows), 2), np.uint64)
-        labels_of: list[bytes] = []
-        for i, (first, last, number, metric_type) in enumerate(
-            zip(firsts, lasts, row_families, row_types, strict=True)
-        ):
-            point_attributes = [
-                (keys.distinct[keys.codes[j]], texts.distinct[texts.codes[j]] if texts.codes[j] >= 0 else "")
-                for j in range(first, last)
-            ]
-            labels = self._labels.series(
-                point_attributes, resources.attributes(resource_rows[i]), scopes.scope(scope_rows[i])
-            )
-            split = "quantile" if metric_type == METRIC_SUMMARY else "le"
-            if metric_type in self._sampled_types:
-                labels = [(name, value) for name, value in labels if name != split]
-            pieces = [b"", b"", b""]
-            for name, value in labels:
-                pieces[0 if name < "__name__" else 1 if name < split else 2] += self._encode_label(name, value)
-            labels_of.append(b"".join(pieces))
-            if len(labels_of[-1]) > LABELS_MAX_BYTES:
-                column("unusable")[slots[i]] = _LARGE_LABELS
-                pieces = [b"", b"", b""]
-            layout[i] = (len(self.arena), *map(len, pieces))
-            self.arena += b"".join(pieces)
-            identities[i] = _identity(labels_of[-1], self.families[number].name)
+        written = self._source_labels.write(batch, rows, family, types, self.families)
+        pieces, encoded = written.pieces, written.encoded
+        is_large = pieces[:, 1:].sum(axis=1) > LABELS_MAX_BYTES
+        if is_large.any():
+            column("unusable")[slots[is_large]] = _LARGE_LABELS
+            pieces[is_large, 1:] = 0
+            slices = np.column_stack((pieces[:, 0], pieces[:, 1:].sum(axis=1)))
+            kept, pieces[:, 0] = kernel.gather(np.frombuffer(encoded, np.uint8), slices)
+            written.encoded = encoded = bytes(kept)
         column("family")[slots] = family[rows]
-        for name, values in zip(("start", "a", "b", "c"), layout.T, strict=True):
-            column(name)[slots] = values
-        series, is_new = self.series.insert(identities)
+        column("start")[slots] = len(self.arena) + pieces[:, 0]
+        for i, name in enumerate(("a", "b", "c"), 1):
+            column(name)[slots] = pieces[:, i]
+        self.arena += encoded
+        series, is_new = self.series.insert(written.identities)
         column("series")[slots] = series
-        kinds = np.array(
-            [
-                additive_kind(metric_type, self.families[number].kind)
-                for metric_type, number in zip(row_types, row_families, strict=True)
-            ],
-            np.uint8,
-        )
-        if not self._family_names.isdisjoint(self._sample_names):
-            names = [self.families[number].name for number in row_families]
-            self._find_conflicts(slots, names, labels_of)
-        return self._merger.note_sources(slots, series, is_new, kinds, self._batch_number)
+        self._find_conflicts(slots, family[rows], written)
+        return self._merger.note_sources(slots, series, is_new, self.families.kinds()[family[rows]], self._batch_number)
 
-    def _find_conflicts(self, slots: I32, names: list[str], labels: list[bytes]) -> None:
+    def _find_conflicts(self, slots: I32, family: I32, written: WrittenLabels) -> None:
         """Mark sources that have the name and the labels of a sample of a histogram or summary, such as ``x_count``."""
-        unusable = self.sources.column("unusable")
-        for slot, name, own in zip(slots.tolist(), names, labels, strict=True):
-            if name in self._sample_names and self._has_series(own, self._sample_names[name]):
-                unusable[slot] = _NAME_CONFLICT
-            for variant in _VARIANTS[1:]:
-                if self._sample_names.get(name + variant) == name and name + variant in self._family_names:
-                    found = self.series.find(_identity(own, name + variant)[None, :])[0]
-                    sources = self.sources.live()
+        families, unusable = self.families, self.sources.column("unusable")
+        if not families.has_conflicts:
+            return
+        for number in np.unique(family).tolist():
+            name = families[number].name
+            owner = families.owner_of(name)
+            samples = [
+                name + variant
+                for variant in VARIANTS[1:]
+                if families.owner_of(name + variant) == name and families.has(name + variant)
+            ]
+            if not owner and not samples:
+                continue
+            for row in np.flatnonzero(family == number).tolist():
+                labels = written.labels(row)
+                if owner and self._find_series(labels, owner) >= 0:
+                    unusable[slots[row]] = _NAME_CONFLICT
+                for sample in samples:
+                    found = self._find_series(labels, sample)
                     if found >= 0:
+                        sources = self.sources.live()
                         unusable[sources[self.sources.column("series")[sources] == found]] = _NAME_CONFLICT
 
-    def _has_series(self, labels: bytes, name: str) -> bool:
-        return bool(self.series.find(_identity(labels, name)[None, :])[0] >= 0)
+    def _find_series(self, labels: U8, name: str) -> int:
+        """The slot of the series with these labels and this name; -1 if there is none."""
+        key = kernel.identity(labels, self._format.encode_label("__name__", name))
+        return int(self.series.find(key[None, :])[0])
 
     @staticmethod
     def _order(points: Records, sendable: Mask, series: I32) -> tuple[I32, Indices]:
@@ -436,14 +403,9 @@ class SeriesCache:
             is_too_large = lengths > 8 * _LABEL_COUNT_MAX
             starts = np.where((lengths > 0) & ~is_too_large, starts, -1).astype(np.int32)
             codes, first = dictionary(source, starts, lengths.astype(np.int32))
-            numbers = [self._extra_set(label, source[starts[f] : starts[f] + lengths[f]]) for f in first.tolist()]
-            sets[rows] = np.array([*numbers, self._extra_set(label, b"")], np.int32)[codes]
+            numbers = [
+                self.label_sets.number(label, source[starts[f] : starts[f] + lengths[f]]) for f in first.tolist()
+            ]
+            sets[rows] = np.array([*numbers, self.label_sets.number(label, b"")], np.int32)[codes]
             sets[rows[is_too_large]] = _TOO_MANY
         return sets
-
-
-def _identity(labels: bytes, name: str) -> U64:
-    """The key of a series, U64[2]."""
-    digest = hashlib.blake2b(labels, digest_size=16, salt=b"series")
-    digest.update(name.encode())
-    return np.frombuffer(digest.digest(), np.uint64)

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
-from collector.prometheus.config import ConstantLabels, ResourceConstantLabelsConfig, ResourceLabelsConfig
+from collector.prometheus.config import ConstantLabels, DeltaConfig, ResourceConstantLabelsConfig, ResourceLabelsConfig
 from collector.transport.endpoint import Endpoint, check_endpoint
 from config.blocks import Duration, HTTPServerConfig, QueueConfig
 
@@ -38,6 +38,12 @@ class PrometheusConfig(HTTPServerConfig):
     """Whether each line has the timestamp of its data point."""
     metric_expiration: Duration = Field(default=300.0, gt=0)
     """A series is removed from the page after it has not been received for this long."""
+    max_series: int = Field(default=0, ge=0)
+    """Number of series that are remembered (specific to Tailrace). Points of further series are dropped until others
+    have expired. 0: no limit but that of memory.
+    """
+    delta_temporality: DeltaConfig = DeltaConfig()
+    """How metrics of delta temporality are added up (specific to Tailrace)."""
     enable_open_metrics: bool = False
     """Whether scrapers that accept the OpenMetrics format receive it."""
     without_scope_info: bool = False

@@ -33,6 +33,24 @@ class DistributionTable:
             self.exemplars = grown
         return self.exemplars
 
+    def is_sparse(self, used_count: int) -> bool:
+        """Whether most rows belong to no series, if this many do."""
+        return 2 * used_count < self.row_count
+
+    def keep_only(self, rows: I32) -> I32:
+        """Leave out all other rows, each of which occurs once; returns what became of these."""
+        count = len(rows)
+        room = max(16, count)
+        for name in ("values", "sums", "counts", "has_sum", "exemplars"):
+            old = getattr(self, name)
+            new = np.zeros((room if name != "exemplars" or len(old) else 0, *old.shape[1:]), old.dtype)
+            known = rows < len(old)
+            if len(new):
+                new[:count][known] = old[rows[known]]
+            setattr(self, name, new)
+        self.row_count = count
+        return np.arange(count, dtype=np.int32)
+
     def allocate(self, count: int) -> I32:
         """Rows for ``count`` new series."""
         rows = np.arange(self.row_count, self.row_count + count, dtype=np.int32)

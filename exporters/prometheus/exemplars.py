@@ -6,6 +6,7 @@ it is no longer used.
 Source: OpenMetrics 1.0, "Exemplars".
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -71,6 +72,24 @@ class ExemplarStore:
         self.records[slots] = records
         if len(self.arena) > max(_COMPACT_FROM_BYTES, 2 * self._live_bytes):
             self._compact()
+
+    def keep_only(self, numbers: Sequence[I32]) -> I32 | None:
+        """Leave out the exemplars that are not among the numbers; returns (old numbers,) the new one of each.
+
+        None if most of them are used: nothing was done.
+        """
+        used = np.unique(np.concatenate(numbers))
+        used = used[used > 0]
+        if 2 * len(used) >= self._used:
+            return None
+        records = np.zeros(max(16, len(used) + 1), RECORD)
+        records[1 : len(used) + 1] = self.records[used]
+        moved = np.zeros(self._used, np.int32)
+        moved[used] = np.arange(1, len(used) + 1)
+        self.records, self._used = records, len(used) + 1
+        self._live_bytes = int(records["labels_len"].sum())
+        self._compact()
+        return moved
 
     def _allocate(self, count: int) -> I32:
         slots = np.arange(self._used, self._used + count, dtype=np.int32)

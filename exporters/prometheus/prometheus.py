@@ -7,10 +7,10 @@ import asyncio
 import gzip
 from typing import Final
 
-from collector.api import Exporter, Host, Settings
+from collector.api import Exporter, Host, PeriodicTask, Settings
 from collector.delivery.log import RateLimitedLog, printable
 from collector.model import Batch, Metrics
-from collector.prometheus import LabelSettings, LossReport
+from collector.prometheus import DeltaTotals, LabelSettings, LossReport
 from collector.transport.http import HTTPServer, Request, Response, Route
 from exporters.prometheus.config import PrometheusConfig
 from exporters.prometheus.escaping import ALLOW_UTF8, escape_names, negotiate
@@ -19,6 +19,7 @@ from exporters.prometheus.store import SeriesStore
 __all__ = ["PrometheusExporter"]
 
 _NAMES_MAX: Final = 3
+_SWEEP_INTERVAL_S: Final = 30.0
 _SHUTDOWN_GRACE_S: Final = 1.0
 _COMPRESS_FROM_BYTES: Final = 1024
 _LEAVE_LOOP_FROM_BYTES: Final = 64 * 1024
@@ -44,10 +45,13 @@ class PrometheusExporter(Exporter):
             config.namespace,
             config.metric_expiration,
             keeps_exemplars=config.enable_open_metrics,
+            max_series=config.max_series,
         )
         self._is_utf8 = config.strategy in ("NoUTF8EscapingWithSuffixes", "NoTranslation")
         self._log = RateLimitedLog(settings.telemetry.log, settings.clock)
         self._report = LossReport(settings.telemetry, self._log)
+        self._deltas = DeltaTotals(config.delta_temporality, settings.telemetry, settings.clock, self._log)
+        self._sweeping = PeriodicTask(self._sweep, _SWEEP_INTERVAL_S, settings.clock, log=settings.telemetry.log)
         self._server = HTTPServer(
             config.model_copy(update={"endpoint": str(config.address())}),
             {"/metrics": _MetricsPage(self)},
@@ -83,10 +87,18 @@ class PrometheusExporter(Exporter):
                 config=f"exporters::{self._settings.id}::sending_queue",
             )
         await self._server.start(host)
+        self._sweeping.start()
         log.info("serving metrics for scraping", address=self._server.address)
+
+    async def _sweep(self) -> None:
+        """Forget what has expired."""
+        now_s = self._settings.clock.monotonic_s()
+        self._deltas.expire(now_s)
+        self._store.expire(now_s)
 
     async def shutdown(self) -> None:
         """Stop listening."""
+        await self._sweeping.stop()
         await self._server.shutdown(_SHUTDOWN_GRACE_S)
 
     async def consume(self, batch: Batch) -> None:
@@ -97,6 +109,7 @@ class PrometheusExporter(Exporter):
         """Put the values of the batch on the page."""
         assert isinstance(batch, Metrics)
         clock = self._settings.clock
+        batch = self._deltas.accumulate(batch)
         self._report.record(batch, self._store.update(batch, clock.monotonic_s(), clock.time_unix_nano()))
         return True
 

@@ -21,7 +21,15 @@ from collector.model import (
 )
 from collector.model.arrays import F64, I32, Mask, Records
 from collector.otlp.semantics import NO_RECORDED_VALUE
-from collector.prometheus import FUTURE_MAX_NS, Encodable, LabelSettings, SeriesCache, SeriesLabels, TranslationStrategy
+from collector.prometheus import (
+    FUTURE_MAX_NS,
+    Encodable,
+    LabelFormat,
+    LabelSettings,
+    SeriesCache,
+    SeriesLabels,
+    TranslationStrategy,
+)
 from exporters.prometheus._render import Page
 from exporters.prometheus.distributions import DistributionTable
 from exporters.prometheus.escaping import is_legacy_label, is_legacy_name
@@ -58,6 +66,13 @@ def encode_label(name: str, value: str) -> bytes:
     return f'{written}="{_escape_quoted(value)}",'.encode()
 
 
+def _encode_name(name: str) -> bytes:
+    return encode_label(name, "")[:-2]  # without the closing quote and the comma
+
+
+LABEL_FORMAT = LabelFormat(encode_label, _encode_name, is_text=True)
+
+
 def _target_bytes(labels: tuple[tuple[str, str], ...]) -> int:
     return _TARGET_BYTES + sum(4 * (len(name) + len(value)) for name, value in labels)  # characters of up to 4 bytes
 
@@ -79,6 +94,7 @@ class SeriesStore:
         expiration_s: float,
         *,
         keeps_exemplars: bool = False,
+        max_series: int = 0,
     ) -> None:
         """``keeps_exemplars``: whether there may be OpenMetrics pages, which show them."""
         self._labels = SeriesLabels(settings)
@@ -87,12 +103,12 @@ class SeriesStore:
         self._keeps_exemplars = keeps_exemplars
         self._exemplars = ExemplarStore()
         self._cache = SeriesCache(
-            self._labels, encode_label, strategy, namespace,
+            self._labels, LABEL_FORMAT, strategy, namespace,
             {
                 "source": np.int32, "type": np.int32, "time": np.uint64, "seen": np.float64, "live": np.uint8,
                 "value": np.float64, "set": np.int32, "row": np.int32, "exemplar": np.int32,
             },
-            self._held_bytes, _HISTOGRAMS,
+            self._held_bytes, _HISTOGRAMS, idle_s=2 * expiration_s, max_series=max_series,
         )  # fmt: skip
         self._generation = self._cache.generation
         self._targets: dict[tuple[tuple[str, str], ...], float] = {}
@@ -108,11 +124,8 @@ class SeriesStore:
 
     def update(self, batch: Metrics, now_s: float, now_unix_nano: int) -> Encodable:
         """Store the points of the batch. The result tells which of them cannot be shown."""
-        found = self._cache.prepare(batch, now_unix_nano)
-        if self._cache.generation != self._generation:
-            self._generation = self._cache.generation
-            self._distributions = {}
-            self._exemplars = ExemplarStore()
+        found = self._cache.prepare(batch, now_s, now_unix_nano)
+        self._follow_cache()
         rows = found.order
         # The text formats have no native histograms; as in the Collector, the count and the sum are shown.
         found.extra_set[found.types == METRIC_EXPONENTIAL_HISTOGRAM] = self._cache.no_bounds()
@@ -150,6 +163,35 @@ class SeriesStore:
             self._remember_exemplars(found, all_rows, monotonic, now_unix_nano)
         return found
 
+    def expire(self, now_s: float) -> None:
+        """Forget what has expired, and give back its memory."""
+        if not self._cache.expire(now_s):
+            return
+        self._follow_cache()
+        self._forget_targets(now_s)
+        column, series = self._cache.series.column, self._cache.series.live()
+        sets = column("set")[series]
+        for number, table in list(self._distributions.items()):
+            users = series[sets == number]
+            if table.is_sparse(len(users)):
+                column("row")[users] = table.keep_only(column("row")[users])
+            if not len(users):
+                del self._distributions[number]
+        places = [table.exemplars.reshape(-1) for table in self._distributions.values()]
+        numbers = column("exemplar")[series]
+        moved = self._exemplars.keep_only([numbers, *places])
+        if moved is not None:
+            column("exemplar")[series] = moved[numbers]
+            for place in places:
+                place[:] = moved[place]
+
+    def _follow_cache(self) -> None:
+        """Forget the values after the cache has forgotten everything."""
+        if self._cache.generation != self._generation:
+            self._generation = self._cache.generation
+            self._distributions = {}
+            self._exemplars = ExemplarStore()
+
     def _remember_exemplars(self, found: Encodable, rows: I32, monotonic: Mask, now_unix_nano: int) -> None:
         """Keep the latest exemplar of each counter and each bucket among the points in ``rows``."""
         is_sum = (found.types == METRIC_SUM) & monotonic
@@ -181,7 +223,7 @@ class SeriesStore:
 
     def _update_distributions(self, found: Encodable, set_number: int, rows: I32, series: I32) -> None:
         """Store the points whose distributions share one set of bounds or quantiles."""
-        first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
+        first, end = self._cache.label_sets.first()[set_number : set_number + 2].tolist()
         label_count = end - first
         table = self._distributions.setdefault(set_number, DistributionTable(label_count))
         column = self._cache.series.column
@@ -346,12 +388,12 @@ class SeriesStore:
             )
             return
         sets = column("set")[series]
-        extras = np.frombuffer(self._cache.extras, np.uint8)
+        extras = np.frombuffer(self._cache.label_sets.encoded, np.uint8)
         for set_number in np.unique(sets).tolist():
             chosen = sets == set_number
             table = self._distributions[set_number]
             rows = column("row")[series[chosen]]
-            first, end = self._cache.extra_first()[set_number : set_number + 2].tolist()
+            first, end = self._cache.label_sets.first()[set_number : set_number + 2].tolist()
             page.buckets(
                 encoded,
                 is_quoted,
@@ -359,7 +401,7 @@ class SeriesStore:
                 arena,
                 np.ascontiguousarray(labels[chosen]),
                 extras,
-                np.ascontiguousarray(self._cache.extra_slices()[first:end]),
+                np.ascontiguousarray(self._cache.label_sets.slices()[first:end]),
                 table.values[rows],
                 table.sums[rows],
                 table.has_sum[rows],

@@ -1,5 +1,7 @@
 from collector.model.arrays import I32, I64, U8, U64
 
+CUSTOM_BUCKETS: int
+
 def bucket_counts(wire: bytes, points: U8, chosen: I64) -> U64: ...
 
 class Encoder:

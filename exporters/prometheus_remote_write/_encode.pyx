@@ -27,6 +27,8 @@ cdef enum:
     HISTOGRAM = 3
     EXPONENTIAL = 4
     SUMMARY = 5
+    CUSTOM = 6             # a histogram with explicit bounds, as a native histogram with custom buckets
+    CUSTOM_SCHEMA = -53
     NAME_BASE = 0
     NAME_BUCKET = 1
     NAME_SUM = 2
@@ -36,6 +38,8 @@ cdef enum:
     MAX_SCALE = 8
     MIN_SCALE = -4
     EXEMPLAR_MAX_BYTES = 128
+
+CUSTOM_BUCKETS = CUSTOM
 
 cdef uint64_t STALE_NAN = 0x7FF0000000000002
 
@@ -170,6 +174,15 @@ cdef struct Spans:
     bint open
 
 
+cdef inline void _start_spans(Spans *s) noexcept nogil:
+    s.spans.size = 0
+    s.deltas.size = 0
+    s.last_count = 0
+    s.next_index = 0
+    s.span_length = 0
+    s.open = False
+
+
 cdef int _close_span(Spans *s, uint8_t tag) except -1 nogil:
     cdef uint64_t offset = _zigzag(s.span_offset)
     if not s.open:
@@ -219,12 +232,7 @@ cdef int _buckets(
     cdef uint64_t count = 0
     cdef Ptr end = at + size
     cdef bint have = False
-    s.spans.size = 0
-    s.deltas.size = 0
-    s.last_count = 0
-    s.next_index = 0
-    s.span_length = 0
-    s.open = False
+    _start_spans(s)
     while at < end:
         at = read_varint(at, end, &count)
         if at == NULL:  # impossible: the scan has read every count
@@ -315,6 +323,83 @@ cdef int _native(
         exemplars.size = 0
     finally:
         close_writer(&body)
+    return 0
+
+
+cdef int _custom(
+    Writer *out, Labels *labels, PointRow *rows, const int32_t *run, int32_t count, const uint8_t *wire,
+    Spans *spans, Writer *body, Writer *exemplars,
+) except -1 nogil:
+    """One TimeSeries of native histograms with custom buckets."""
+    cdef PointRow *point
+    cdef int32_t i, j, bound_count, bucket_count
+    cdef uint64_t time, total, value
+    cdef uint64_t schema = _zigzag(CUSTOM_SCHEMA)
+    cdef int64_t merged
+    cdef bint stale
+    cdef size_t size
+    body.size = 0
+    for i in range(count):
+        point = &rows[run[i]]
+        stale = point.flags & NO_RECORDED_VALUE
+        bucket_count = point.buckets_len // 8
+        bound_count = point.bounds_len // 8
+        if bound_count >= bucket_count:
+            bound_count = bucket_count - 1 if bucket_count else 0
+        while bound_count > 0 and _bound(point, wire, bound_count - 1) == INFINITY:
+            bound_count -= 1
+        total = 0
+        _start_spans(spans)
+        if not stale and not bucket_count and point.count:  # all that is known is the count
+            total = point.count
+            _add_bucket(spans, 0x5A, 0, <int64_t>total)
+        merged = 0
+        for j in range(0 if stale else bucket_count):
+            value = _bucket(point, wire, j)
+            total += value
+            if j < bound_count:
+                if value:
+                    _add_bucket(spans, 0x5A, j, <int64_t>value)
+            else:  # the last bucket ends at infinity, also if that is an explicit bound
+                merged += <int64_t>value
+        if merged:
+            _add_bucket(spans, 0x5A, bound_count, merged)
+        _close_span(spans, 0x5A)
+        time = _milliseconds(point.time)
+        # The receiver demands that the count is that of the buckets.
+        size = (1 + varint_size(total) + 9 + 1 + varint_size(schema) + spans.spans.size + 1 + varint_size(time))
+        if spans.deltas.size:
+            size += 1 + varint_size(spans.deltas.size) + spans.deltas.size
+        if bound_count:
+            size += 2 + varint_size(8 * bound_count) + 8 * bound_count
+        _room(body, size + 64)
+        put_byte(body, 0x22)
+        put_varint(body, size)
+        put_byte(body, 0x08)
+        put_varint(body, total)
+        put_fixed64(body, 0x19, STALE_NAN if stale else _bits(point.sum) if point.present & PRESENT_SUM else 0)
+        put_byte(body, 0x20)
+        put_varint(body, schema)
+        put_bytes(body, spans.spans.data, <int32_t>spans.spans.size)
+        if spans.deltas.size:
+            put_byte(body, 0x62)
+            put_varint(body, spans.deltas.size)
+            put_bytes(body, spans.deltas.data, <int32_t>spans.deltas.size)
+        put_byte(body, 0x78)
+        put_varint(body, time)
+        if bound_count:
+            put_byte(body, 0x82)
+            put_byte(body, 0x01)
+            put_varint(body, 8 * bound_count)
+            put_bytes(body, wire + point.bounds, 8 * bound_count)
+    size = _labels_size(labels) + body.size + exemplars.size
+    _room(out, size + 16)
+    put_byte(out, 0x0A)
+    put_varint(out, size)
+    _labels(out, labels)
+    put_bytes(out, exemplars.data, <int32_t>exemplars.size)
+    put_bytes(out, body.data, <int32_t>body.size)
+    exemplars.size = 0
     return 0
 
 
@@ -516,6 +601,10 @@ cdef class Encoder:
                 self._all_exemplars(exemplars, exemplar_first, exemplar_arena, exemplar_slices, run, n)
                 self._name(&labels, names, name_slices, family[r], NAME_BASE)
                 _native(&self.out, &labels, rows, run, n, buffer, &self.positive, &self.negative, &self.exemplars)
+            elif kind == CUSTOM:
+                self._all_exemplars(exemplars, exemplar_first, exemplar_arena, exemplar_slices, run, n)
+                self._name(&labels, names, name_slices, family[r], NAME_BASE)
+                _custom(&self.out, &labels, rows, run, n, buffer, &self.positive, &self.negative.deltas, &self.exemplars)
             else:
                 set_ = extra_set[r]
                 first_label = extra_first[set_] if set_ >= 0 else 0

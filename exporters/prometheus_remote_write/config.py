@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from collector.prometheus import TranslationStrategy
-from collector.prometheus.config import ConstantLabels, ResourceConstantLabelsConfig, ResourceLabelsConfig
+from collector.prometheus.config import ConstantLabels, DeltaConfig, ResourceConstantLabelsConfig, ResourceLabelsConfig
 from config.blocks import (
     AdaptiveConcurrencyConfig,
     ByteSize,
@@ -21,9 +21,10 @@ from config.blocks import (
     RetryConfig,
 )
 
-__all__ = ["PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig", "WALConfig"]
+__all__ = ["MESSAGE_V1", "MESSAGE_V2", "PrometheusRemoteWriteConfig", "RemoteWriteQueueConfig", "WALConfig"]
 
-_MESSAGE = "prometheus.WriteRequest"
+MESSAGE_V1 = "prometheus.WriteRequest"
+MESSAGE_V2 = "io.prometheus.write.v2.Request"
 _HTTP_KEYS = frozenset(HTTPClientConfig.model_fields)
 
 
@@ -127,17 +128,30 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
     """
     add_metric_suffixes: bool = True
     """Deprecated by the Collector; false means ``translation_strategy: UnderscoreEscapingWithoutSuffixes``."""
-    protobuf_message: str = _MESSAGE
-    """The message that is sent. Only that of remote write 1.0 is available."""
+    protobuf_message: str = MESSAGE_V1
+    """The message that is sent: ``prometheus.WriteRequest`` is remote write 1.0, ``io.prometheus.write.v2.Request`` is
+    2.0. Receivers that do not know 2.0 receive 1.0.
+    """
+    convert_histograms_to_nhcb: bool = False
+    """Whether histograms with explicit bounds become native histograms with custom buckets, one series each. This
+    requires the message of remote write 2.0 (specific to Tailrace; the key is that of Prometheus' OTLP endpoint).
+    """
     send_metadata: bool = False
-    """Whether to send the type, help and unit of each metric, at most once per minute."""
+    """Whether to send the type, help and unit of each metric, at most once per minute. Remote write 2.0 always carries
+    them.
+    """
+    delta_temporality: DeltaConfig = DeltaConfig()
+    """How metrics of delta temporality are added up (specific to Tailrace)."""
     sanitize_leading_underscore: bool = True
     """Whether ``_x`` becomes ``key_x``, as in Prometheus' own OTLP endpoint (specific to Tailrace)."""
     preserve_multiple_underscores: bool = True
     """Whether ``a..b`` becomes ``a__b`` as in Prometheus' own OTLP endpoint, or ``a_b`` as in the Collector (specific
     to Tailrace).
     """
-
+    max_series: int = Field(default=0, ge=0)
+    """Number of series that are remembered (specific to Tailrace). Points of further series are dropped until others
+    have had no points for five minutes. 0: no limit but that of memory.
+    """
     stale_after: Duration = Field(default=0.0, ge=0)
     """A series without samples for this long ends with a stale marker, which is sent with the next batch (specific to
     Tailrace). 0: never.
@@ -165,9 +179,11 @@ class PrometheusRemoteWriteConfig(ComponentConfig):
             found.append((("wal", "directory"), "the directory must not be empty, for example ./prometheus_rw"))
         if not self.http.endpoint:
             found.append(((), "endpoint is required, for example http://localhost:9090/api/v1/write"))
-        if self.protobuf_message != _MESSAGE:
-            message = f"{self.protobuf_message!r} is not available; the only allowed value is {_MESSAGE}"
+        if self.protobuf_message not in (MESSAGE_V1, MESSAGE_V2):
+            message = f"{self.protobuf_message!r} does not exist: expected {MESSAGE_V1} or {MESSAGE_V2}"
             found.append((("protobuf_message",), message))
+        elif self.convert_histograms_to_nhcb and self.protobuf_message != MESSAGE_V2:
+            found.append((("convert_histograms_to_nhcb",), f"this key requires protobuf_message: {MESSAGE_V2}"))
         if found:
             raise InvalidSettings(*found)
         return self

@@ -16,6 +16,7 @@ from exporters.prometheus_remote_write.messages import encode_label, encode_meta
 __all__ = ["ExtraContents"]
 
 _INTERVAL_MS: Final = 60_000  # well within Prometheus' lookback of five minutes
+_FORGET_INTERVAL_S: Final = 300.0
 # Resources and families remembered. Forgetting one costs a sample or a metadata entry that is sent again.
 _REMEMBERED_MAX: Final = 100_000
 
@@ -34,11 +35,20 @@ class ExtraContents:
         self._has_metadata = metadata
         self._targets = _Schedule()
         self._families = _Schedule()
+        self._forgotten_s = clock.monotonic_s()
 
-    def contents(self, batch: Metrics, found: Encodable, now_unix_nano: int) -> list[bytes]:
-        """What is due with this batch."""
+    def forget(self) -> None:
+        """Forget resources and families that have had nothing to send for some minutes."""
+        now_s = self._clock.monotonic_s()
+        if now_s >= self._forgotten_s + _FORGET_INTERVAL_S:
+            self._forgotten_s = now_s
+            self._targets.forget()
+            self._families.forget()
+
+    def contents(self, batch: Metrics, found: Encodable, now_unix_nano: int, *, metadata: bool) -> list[bytes]:
+        """What is due with this batch. ``metadata`` is false while the series carry their metadata themselves."""
         contents = self._target_info(batch, now_unix_nano) if self._has_target_info else []
-        return contents + (self._metadata(found) if self._has_metadata else [])
+        return contents + (self._metadata(found) if self._has_metadata and metadata else [])
 
     def _target_info(self, batch: Metrics, now_unix_nano: int) -> list[bytes]:
         """A ``target_info`` sample per resource, at the time of its latest point."""
@@ -79,17 +89,23 @@ class ExtraContents:
 
 
 class _Schedule:
-    """When each content was last due."""
+    """When each content was last due. It is remembered for one to two periods of ``forget``."""
 
     def __init__(self) -> None:
         self._times_ms: dict[bytes, int] = {}
+        self._older_ms: dict[bytes, int] = {}
 
     def is_due(self, content: bytes, time_ms: int) -> bool:
         """Whether the interval has passed since the content was last due. If so, it is due at this time."""
         key = hashlib.blake2b(content, digest_size=16).digest()
-        if time_ms < self._times_ms.get(key, -_INTERVAL_MS) + _INTERVAL_MS:
+        last_ms = self._times_ms.get(key, self._older_ms.get(key, -_INTERVAL_MS))
+        if time_ms < last_ms + _INTERVAL_MS:
             return False
         if len(self._times_ms) >= _REMEMBERED_MAX:
             self._times_ms.clear()
         self._times_ms[key] = time_ms
         return True
+
+    def forget(self) -> None:
+        """Forget what was not due since the last call but one."""
+        self._older_ms, self._times_ms = self._times_ms, {}

@@ -6,16 +6,22 @@ Source: prometheus prompb/remote.proto, prompb/types.proto.
 import struct
 from typing import Final
 
+from collector.prometheus import METADATA_TYPES, LabelFormat
 from collector.wire.protobuf import field, fields, read_varint, varint
 
-__all__ = ["cut_by_time", "encode_label", "encode_metadata", "encode_sample_series", "series_names"]
-
-_METADATA_TYPE: Final = {"counter": 1, "gauge": 2, "histogram": 3, "summary": 5}
+__all__ = ["LABEL_FORMAT", "cut_by_time", "encode_label", "encode_metadata", "encode_sample_series", "series_names"]
 
 
 def encode_label(name: str, value: str) -> bytes:
     """A Label, as a field of TimeSeries or Exemplar."""
     return field(b"\x0a", field(b"\x0a", name.encode()) + field(b"\x12", value.encode()))
+
+
+def _encode_name(name: str) -> bytes:
+    return field(b"\x0a", name.encode()) + b"\x12"
+
+
+LABEL_FORMAT: Final = LabelFormat(encode_label, _encode_name, is_text=False)
 
 
 def encode_sample_series(labels: bytes, value: float, time_ms: int) -> bytes:
@@ -25,7 +31,7 @@ def encode_sample_series(labels: bytes, value: float, time_ms: int) -> bytes:
 
 def encode_metadata(name: str, kind: str, description: str, unit: str) -> bytes:
     """A MetricMetadata, as a field of WriteRequest."""
-    body = b"\x08" + varint(_METADATA_TYPE.get(kind, 0)) + field(b"\x12", name.encode())
+    body = b"\x08" + varint(METADATA_TYPES.get(kind, 0)) + field(b"\x12", name.encode())
     if description:
         body += field(b"\x22", description.encode())
     if unit:

@@ -1,29 +1,31 @@
-"""Sends metrics to a Prometheus remote-write 1.0 receiver: Prometheus, Mimir, Thanos, VictoriaMetrics.
+"""Sends metrics to a Prometheus remote-write receiver: Prometheus, Mimir, Thanos, VictoriaMetrics.
 
 Each batch becomes requests of at most ``max_batch_size_bytes``, or less if the receiver refuses requests of that size,
 spread over shards by the final label bytes. Different shards are sent at the same time; batches, and the requests of
-one shard, are sent one after the other, so a series is never reordered. What Prometheus cannot represent (delta and
-unspecified temporality, names that have no valid character) is dropped and counted; the rest of the batch is sent.
+one shard, are sent one after the other, so a series is never reordered. What Prometheus cannot represent (unspecified
+temporality, names that have no valid character) is dropped and counted; the rest of the batch is sent.
 
-Source: Prometheus remote-write specification 1.0; OpenTelemetry's Prometheus compatibility page.
+Source: Prometheus remote-write specifications 1.0 and 2.0; OpenTelemetry's Prometheus compatibility page.
 """
 
 import re
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from collector.api import Host, PermanentError, QueueStorage, Settings
+from collector.api import Host, PeriodicTask, PermanentError, QueueStorage, Settings
 from collector.delivery import ExporterConfig, Part, QueuedExporter, with_rows
 from collector.delivery.log import printable
-from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, Batch, Metrics
+from collector.model import METRIC_EXPONENTIAL_HISTOGRAM, METRIC_HISTOGRAM, Batch, Metrics
 from collector.model.arrays import I32, I64, U8, Array, Mask
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from collector.prometheus import (
     FUTURE_MAX_NS,
+    METADATA_TYPES,
+    DeltaTotals,
     Encodable,
     LabelSettings,
     LossReport,
@@ -34,19 +36,24 @@ from collector.storage import FileStorage, FileStorageSettings
 from collector.transport.http.client import HTTPClient
 from collector.transport.user_agent import user_agent
 from config.blocks import QueueConfig
-from exporters.prometheus_remote_write._encode import Encoder, bucket_counts
-from exporters.prometheus_remote_write.config import PrometheusRemoteWriteConfig
+from exporters.prometheus_remote_write._encode import CUSTOM_BUCKETS, Encoder, bucket_counts
+from exporters.prometheus_remote_write.config import MESSAGE_V2, PrometheusRemoteWriteConfig
 from exporters.prometheus_remote_write.extras import ExtraContents
-from exporters.prometheus_remote_write.messages import (
-    cut_by_time,
-    encode_label,
-    series_names,
+from exporters.prometheus_remote_write.messages import LABEL_FORMAT, series_names
+from exporters.prometheus_remote_write.requests import (
+    Details,
+    WriteRequest,
+    extra_part,
+    halves,
+    halves_by_time,
+    part_of,
 )
 from exporters.prometheus_remote_write.staleness import STALENESS_COLUMNS, Staleness
+from exporters.prometheus_remote_write.versions import V1_HEADERS, VersionChoice
 
 __all__ = ["PrometheusRemoteWriteExporter"]
 
-_HEADERS: Final = {"X-Prometheus-Remote-Write-Version": "0.1.0"}
+_SWEEP_INTERVAL_S: Final = 30.0
 _POINTS_PER_SHARD: Final = 2000
 _MIN_SCALE: Final = -4  # the coarsest that native histograms have
 _NAMES_MAX: Final = 3
@@ -58,23 +65,7 @@ _DISORDER: Final = re.compile(
     r"out of order|out-of-order|duplicate sample|sample-duplicate-timestamp|more recent timestamp", re.IGNORECASE
 )
 _OUT_OF_BOUNDS: Final = re.compile(r"out of bounds|too far in (the )?future|sample-timestamp-too-new", re.IGNORECASE)
-_NO_SERIES: Final = np.zeros(0, np.int32)
 _RETRYABLE_STATUSES: Final = frozenset({429, *range(500, 600)})
-
-
-@dataclass(frozen=True, slots=True)
-class WriteRequest:
-    """The body of a request, and where it may be cut."""
-
-    body: bytes
-    cuts: I64
-    """(k, 2): where the samples of each series end (the series of a histogram count as one), the points up to there."""
-    series: I32
-    """(k,) their slots in the cache; empty for a request without points."""
-    newest: I64
-    """(k, 2): time in milliseconds and fingerprint of their last samples; 0 if the fingerprint is unknown."""
-    generation: int
-    """That of the cache which the slots belong to."""
 
 
 class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
@@ -116,8 +107,16 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             clock=settings.clock,
             user_agent=user_agent(settings),
             retryable=_RETRYABLE_STATUSES,
-            fixed_headers=_HEADERS,
+            fixed_headers=V1_HEADERS,
         )
+        self._versions = VersionChoice(
+            self._client,
+            config.http.endpoint,
+            settings.clock,
+            settings.telemetry.log,
+            prefers_v2=config.protobuf_message == MESSAGE_V2,
+        )
+        self._deltas = DeltaTotals(config.delta_temporality, settings.telemetry, settings.clock, self._log)
         self._labels = SeriesLabels(
             LabelSettings(
                 strategy=config.strategy,
@@ -132,11 +131,14 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
             )
         )
         self._cache = SeriesCache(
-            self._labels, encode_label, config.strategy, config.namespace,
+            self._labels, LABEL_FORMAT, config.strategy, config.namespace,
             {"sent_ms": np.int64, "sent_value": np.int64, **(STALENESS_COLUMNS if config.stale_after else {})},
+            idle_s=2 * config.stale_after, max_series=config.max_series,
         )  # fmt: skip
         self._staleness = Staleness(self._cache, config.stale_after) if config.stale_after else None
         self._report = LossReport(settings.telemetry, self._log)
+        interval_s = min(_SWEEP_INTERVAL_S, config.stale_after / 10 or _SWEEP_INTERVAL_S)
+        self._sweeping = PeriodicTask(self._sweep, interval_s, settings.clock, log=settings.telemetry.log)
         self._refuses_disorder_until_s = 0.0
         self._refuses_future_until_s = 0.0
         self._encoder = Encoder()
@@ -156,6 +158,22 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     async def open(self, host: Host) -> None:
         """See :class:`QueuedExporter`."""
         await self._client.open(host)
+        self._sweeping.start()
+
+    async def shutdown(self) -> None:
+        """See :class:`QueuedExporter`."""
+        await self._sweeping.stop()
+        await super().shutdown()
+
+    async def _sweep(self) -> None:
+        """Forget what is idle, and end series whose sources have vanished although no batch comes."""
+        now_s = self.settings.clock.monotonic_s()
+        if self._staleness is not None and self._staleness.has_due(now_s):
+            # The markers must not overtake the samples that wait in the queue, so they wait in the queue as well.
+            self.send_empty(Metrics(b""))
+        self._deltas.expire(now_s)
+        self._extra.forget()
+        self._cache.expire(now_s)
 
     async def close(self) -> None:
         """See :class:`QueuedExporter`."""
@@ -181,11 +199,11 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
     async def send(self, payload: WriteRequest) -> None:
         """See :class:`QueuedExporter`."""
         try:
-            await self._client.post(self._config.http.endpoint, payload.body, content_type="application/x-protobuf")
+            await self._versions.post(payload)
         except PermanentError as exc:
             self._learn(str(exc))
             raise
-        if not len(payload.series) or payload.generation != self._cache.generation:
+        if not len(payload.series) or payload.slots_version != self._cache.slots_version:
             return
         column = self._cache.series.column
         is_newer = payload.newest[:, 0] >= column("sent_ms")[payload.series]
@@ -195,40 +213,11 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
 
     def cut(self, part: Part[WriteRequest]) -> Sequence[Part[WriteRequest]]:
         """See :class:`QueuedExporter`."""
-        request = part.payload
-        body, cuts = request.body, request.cuts
-        if len(cuts) < 2:
-            return [part]
-        count = min(max(int(np.searchsorted(cuts[:, 0], len(body) // 2, side="right")), 1), len(cuts) - 1)
-        middle = cuts[count - 1]
-        series, newest, generation = request.series, request.newest, request.generation
-        return [
-            _part(
-                WriteRequest(body[: middle[0]], cuts[:count], series[:count], newest[:count], generation), part.shard
-            ),
-            _part(
-                WriteRequest(body[middle[0] :], cuts[count:] - middle, series[count:], newest[count:], generation),
-                part.shard,
-            ),
-        ]
+        return halves(part)
 
     def cut_refused(self, part: Part[WriteRequest]) -> Sequence[Part[WriteRequest]]:
         """See :class:`QueuedExporter`. The samples of a single series are cut by time."""
-        request = part.payload
-        if len(request.cuts) != 1 or part.item_count < 2 or (found := cut_by_time(request.body)) is None:
-            return self.cut(part)
-        first, second, count, time_ms = found
-        if not count < part.item_count:
-            return [part]
-        rest = part.item_count - count
-        earlier = np.array([[time_ms, 0]])
-        return [
-            _part(
-                WriteRequest(body, np.array([[len(body), points]]), request.series, newest, request.generation),
-                part.shard,
-            )
-            for body, points, newest in ((first, count, earlier), (second, rest, request.newest))
-        ]
+        return halves_by_time(part)
 
     def describe(self, payload: WriteRequest) -> str:
         """See :class:`QueuedExporter`."""
@@ -238,13 +227,22 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         """The requests that carry the batch. What Prometheus cannot take is dropped and counted here."""
         assert isinstance(batch, Metrics)
         now_unix_nano = self.settings.clock.time_unix_nano()
-        found = self._cache.prepare(batch, now_unix_nano, self._unusable(batch, now_unix_nano))
+        if not batch.item_count:
+            return self._stale_markers(now_unix_nano)
+        point_count = batch.item_count
+        batch = self._deltas.accumulate(batch)
+        has_all_points = batch.item_count == point_count
+        found = self._cache.prepare(
+            batch, self.settings.clock.monotonic_s(), now_unix_nano, self._unusable(batch, now_unix_nano)
+        )
         order, run_of = found.order, found.run_of
         if self._sorts_by_time():
             is_usable = self._in_order(found)
             order, run_of = order[is_usable], run_of[is_usable]
         self._report.record(batch, found)
-        markers = self._stale_markers(found, order, now_unix_nano)
+        if self._staleness is not None:
+            self._staleness.note(found, order, self.settings.clock.monotonic_s())
+        markers = self._stale_markers(now_unix_nano)
         if not len(order):
             return markers
         extras = self._extras(batch, found, now_unix_nano)
@@ -254,7 +252,8 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         for shard in range(shard_count):
             chosen = shard_of == shard
             if chosen.any():
-                rows = None if found.folded_count else order[chosen]  # a sample may stand for several points
+                # Not where a sample may stand for several points, or rows are not those of the batch in the queue.
+                rows = order[chosen] if has_all_points and not found.folded_count else None
                 parts += with_rows(self._encode_runs(found, order[chosen], run_of[chosen], shard), rows)
         # Whatever becomes of them must not affect the points, so they are requests of their own, after the points.
         return parts + extras + markers
@@ -321,17 +320,17 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         requests = self._encoder.encode(
             found.wire,
             _as_bytes(found.points),
-            found.types,
+            self._types(found),
             np.ascontiguousarray(order),
             runs,
             np.frombuffer(self._cache.arena or b"\0", np.uint8),
             pieces,
-            np.frombuffer(self._cache.names, np.uint8),
-            self._cache.name_slices(),
+            np.frombuffer(self._cache.families.names, np.uint8),
+            self._cache.families.slices(),
             np.ascontiguousarray(column("family")[slot]),
-            np.frombuffer(self._cache.extras, np.uint8),
-            self._cache.extra_slices(),
-            self._cache.extra_first(),
+            np.frombuffer(self._cache.label_sets.encoded, np.uint8),
+            self._cache.label_sets.slices(),
+            self._cache.label_sets.first(),
             np.ascontiguousarray(found.extra_set[first_rows]),
             _as_bytes(found.exemplars),
             found.exemplar_first,
@@ -347,51 +346,62 @@ class PrometheusRemoteWriteExporter(QueuedExporter[WriteRequest]):
         newest[:, 0] = found.points["time"][last] // np.uint64(1_000_000)
         if self._sorts_by_time():
             newest[:, 1] = _fingerprints(found.points[last])
-        parts, begin = [], 0
+        details = self._details(found, order, column("family")[slot]) if self._versions.prefers_v2 else None
+        parts, begin, first_point = [], 0, 0
         for body, cuts in requests:
-            end = begin + len(cuts)
-            request = WriteRequest(body, cuts, series[begin:end], newest[begin:end], self._cache.generation)
-            parts.append(_part(request, shard))
-            begin = end
+            end, last_point = begin + len(cuts), first_point + int(cuts[-1, 1])
+            own = details
+            if details is not None:
+                own = replace(details, times=details.times[first_point:last_point], family=details.family[begin:end])
+            request = WriteRequest(body, cuts, series[begin:end], newest[begin:end], self._cache.slots_version, own)
+            parts.append(part_of(request, shard))
+            begin, first_point = end, last_point
         return parts
 
-    def _stale_markers(self, found: Encodable, order: I32, now_unix_nano: int) -> list[Part[WriteRequest]]:
-        """The requests that end series of vanished sources; none of them is in the batch. They carry no points."""
+    def _types(self, found: Encodable) -> I32:
+        """The type of each point, as the kernel knows them."""
+        if not (self._config.convert_histograms_to_nhcb and self._versions.uses_v2()):
+            return found.types
+        return np.where(found.types == METRIC_HISTOGRAM, np.int32(CUSTOM_BUCKETS), found.types)
+
+    def _details(self, found: Encodable, order: I32, family: I32) -> Details:
+        """What version 2.0 says of the points in ``order``, whose runs have these families."""
+        metadata, texts = self._cache.families.metadata()
+        points = found.points[order]
+        times = np.empty((len(order), 2), np.int64)
+        times[:, 0] = points["time"] // np.uint64(1_000_000)
+        times[:, 1] = points["start_time"] // np.uint64(1_000_000)
+        kinds = metadata[self._cache.sources.column("family")[found.slot[order]], 0]
+        # A start at the time of the point says that it is unknown; gauges have none.
+        times[(times[:, 1] >= times[:, 0]) | (kinds == METADATA_TYPES["gauge"]), 1] = 0
+        return Details(times, family, metadata, texts)
+
+    def _stale_markers(self, now_unix_nano: int) -> list[Part[WriteRequest]]:
+        """The requests that end series of vanished sources. They carry no points."""
         if self._staleness is None:
             return []
         now_s = self.settings.clock.monotonic_s()
-        self._staleness.note(found, order, now_s)
         markers = self._staleness.due(now_s, now_unix_nano)
         if markers is None:
             return []
         parts = self._encode_runs(markers, markers.order, markers.run_of, 0)
         for part in parts:
             part.payload.cuts[:, 1] = 0
-        return [_part(part.payload, part.shard) for part in parts]
+        return [part_of(part.payload, part.shard) for part in parts]
 
     def _extras(self, batch: Metrics, found: Encodable, now_unix_nano: int) -> list[Part[WriteRequest]]:
         """The requests that carry ``target_info`` and metadata."""
         parts: list[Part[WriteRequest]] = []
         contents: list[bytes] = []
         size = 0
-        for content in self._extra.contents(batch, found, now_unix_nano):
+        has_metadata = not self._versions.uses_v2()
+        for content in self._extra.contents(batch, found, now_unix_nano, metadata=has_metadata):
             if contents and self.max_request_bytes and size + len(content) > self.max_request_bytes:
-                parts.append(_extra_part(contents))
+                parts.append(extra_part(contents))
                 contents, size = [], 0
             contents.append(content)
             size += len(content)
-        return [*parts, _extra_part(contents)] if contents else parts
-
-
-def _part(request: WriteRequest, shard: int) -> Part[WriteRequest]:
-    return Part(request, int(request.cuts[-1, 1]), shard, len(request.body))
-
-
-def _extra_part(contents: list[bytes]) -> Part[WriteRequest]:
-    """A request without points, which may be cut after each of the contents."""
-    ends = np.cumsum([len(content) for content in contents], dtype=np.int64)
-    cuts = np.stack((ends, np.zeros_like(ends)), axis=1)
-    return _part(WriteRequest(b"".join(contents), cuts, _NO_SERIES, np.zeros((0, 2), np.int64), 0), 0)
+        return [*parts, extra_part(contents)] if contents else parts
 
 
 def _fingerprints(points: Array) -> I64:

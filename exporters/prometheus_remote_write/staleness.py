@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from collector.model.arrays import I32, U8, Indices
+from collector.model.arrays import I32, U8
 from collector.otlp.semantics import NO_RECORDED_VALUE
 from collector.prometheus import Encodable, SeriesCache
 from collector.wire.layout import EXEMPLAR, POINT, QUANTILE
@@ -44,6 +44,10 @@ class Staleness:
         column("seen_s")[series] = now_s
         column("live")[series] = points["flags"] & NO_RECORDED_VALUE == 0
 
+    def has_due(self, now_s: float) -> bool:
+        """Whether a series has not been seen for long enough."""
+        return bool(len(self._ended(now_s)))
+
     def due(self, now_s: float, now_unix_nano: int) -> Encodable | None:
         """A stale marker for each series that has not been seen for long enough; None if there is none, or mostly.
 
@@ -52,14 +56,18 @@ class Staleness:
         if now_s < self._checked_s + self._after_s / _CHECKS_PER_PERIOD:
             return None
         self._checked_s = now_s
-        series, column = self._cache.series.live(), self._cache.series.column
-        series = series[(column("live")[series] != 0) & (column("seen_s")[series] + self._after_s <= now_s)]
+        series = self._ended(now_s)
         if not len(series):
             return None
-        column("live")[series] = 0
+        self._cache.series.column("live")[series] = 0
         return self._markers(series, now_unix_nano)
 
-    def _markers(self, series: Indices, now_unix_nano: int) -> Encodable:
+    def _ended(self, now_s: float) -> I32:
+        series, column = self._cache.series.live(), self._cache.series.column
+        ended: I32 = series[(column("live")[series] != 0) & (column("seen_s")[series] + self._after_s <= now_s)]
+        return ended
+
+    def _markers(self, series: I32, now_unix_nano: int) -> Encodable:
         column, count = self._cache.series.column, len(series)
         points = np.zeros(count, POINT)
         points["flags"] = NO_RECORDED_VALUE

@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
-from config.blocks.headers import HEADER_NAME
 from config.blocks import ComponentConfig, Duration
+from config.blocks.headers import HEADER_NAME
 
 __all__ = ["OIDCConfig", "ProviderConfig"]
 

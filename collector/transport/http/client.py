@@ -12,7 +12,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final
@@ -66,6 +66,8 @@ class HTTPResponse:
     """Without parameters, in lower case."""
     body: bytes
     is_truncated: bool = False
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)
+    """Lower-case names, with their first value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +214,7 @@ class HTTPClient:
         )
         content_type = _text(response, b"content-type").partition(";")[0].strip().lower()
         if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
-            return HTTPResponse(response.status, content_type, body, is_truncated)
+            return HTTPResponse(response.status, content_type, body, is_truncated, response.headers)
         raise self._error(without_credentials(url), response, content_type, body)
 
     def _target(self, url: str) -> _Target:

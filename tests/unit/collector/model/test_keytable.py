@@ -49,6 +49,12 @@ class Machine(RuleBasedStateMachine):
         slots = [self.slots.pop(number) for number in numbers if number in self.slots]
         self.table.remove(np.array(slots * (1 + twice) + [-1], np.int32))
 
+    @rule()
+    def compact(self):
+        moved = self.table.compact()
+        self.slots = {number: int(moved[slot]) for number, slot in self.slots.items()}
+        assert sorted(moved[moved >= 0].tolist()) == list(range(len(self.slots)))
+
     @invariant()
     def agrees(self):
         assert len(self.table) == len(self.slots)
@@ -61,6 +67,23 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
+
+
+def test_a_table_that_is_mostly_empty_gives_its_memory_back():
+    """It is called sparse then, and a small one never is."""
+    table = KeyTable({"value": np.int64})
+    slots, _ = table.insert(keys_of(range(100_000)))
+    table.column("value")[slots] = np.arange(100_000)
+    before = table.memory_bytes
+    assert not table.is_sparse
+    table.remove(slots[500:])
+    assert table.is_sparse
+    moved = table.compact()
+    assert moved[slots[:500]].tolist() == list(range(500))
+    assert (moved[slots[500:]] == -1).all()
+    assert table.column("value")[:500].tolist() == list(range(500))
+    assert table.memory_bytes < before / 20
+    assert not table.is_sparse
 
 
 def test_a_key_twice_in_one_call_is_new_once():

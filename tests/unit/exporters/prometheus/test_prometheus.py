@@ -138,12 +138,11 @@ async def test_a_family_with_a_conflicting_type_is_left_out(serve):
     assert list(text_string_to_metric_families(text))
 
 
-async def test_delta_is_dropped_and_counted(serve):
+async def test_unspecified_temporality_is_dropped_and_counted(serve):
     """Delivered + dropped = received."""
     sut = await serve()
     made = ExportMetricsServiceRequest()
     metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="x")
-    metric.sum.aggregation_temporality = 1
     metric.sum.data_points.add(time_unix_nano=1, as_int=1)
     await sut.consume(Metrics.from_wire(made.SerializeToString()))
     assert sut._settings.telemetry.ledger.dropped[Signal.METRICS, "temporality"] == 1

@@ -32,12 +32,17 @@ def test_what_the_collector_prints_as_its_defaults_is_accepted():
     assert config.strategy == default.strategy
 
 
-def test_what_is_not_available_is_refused_with_the_alternative():
-    """Remote write 2.0."""
-    with pytest.raises(ValueError, match=r"prometheus\.WriteRequest"):
-        PrometheusRemoteWriteConfig.model_validate(
-            {"endpoint": ENDPOINT, "protobuf_message": "io.prometheus.write.v2.Request"}
-        )
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"protobuf_message": "io.prometheus.write.v3.Request"}, r"prometheus\.WriteRequest or io\.prometheus"),
+        ({"convert_histograms_to_nhcb": True}, r"protobuf_message: io\.prometheus\.write\.v2\.Request"),
+    ],
+)
+def test_what_is_not_available_is_refused_with_the_alternative(keys, message):
+    """A message that does not exist; custom buckets, which only remote write 2.0 has."""
+    with pytest.raises(ValueError, match=message):
+        PrometheusRemoteWriteConfig.model_validate({"endpoint": ENDPOINT} | keys)
 
 
 @pytest.mark.parametrize(("keys", "expected"), [({}, 5), ({"max_batch_request_parallelism": 2}, 2)])

@@ -133,12 +133,12 @@ def test_stale_marker_reaches_every_derived_series(write_request):
     assert {samples[0][0] & 0xFFFFFFFF for samples in found.values()} == {2}
 
 
-def test_delta_and_unspecified_temporality_are_dropped_and_counted(write_request):
+def test_unspecified_temporality_is_dropped_and_counted(write_request):
     """A metric that Prometheus cannot represent does not affect the others."""
     made, metrics = request()
-    for temporality in (0, 1):
-        metric = metrics.add(name=f"bad{temporality}")
-        metric.sum.aggregation_temporality, metric.sum.is_monotonic = temporality, True
+    for name in ("bad0", "bad1"):
+        metric = metrics.add(name=name)
+        metric.sum.is_monotonic = True
         metric.sum.data_points.add(time_unix_nano=SECOND, as_int=1)
     metrics.add(name="___").gauge.data_points.add(time_unix_nano=SECOND, as_int=1)
     metrics.add(name="good").gauge.data_points.add(time_unix_nano=SECOND, as_int=1)

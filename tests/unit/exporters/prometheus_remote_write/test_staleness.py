@@ -4,10 +4,13 @@ import math
 import struct
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 from collector.model import Metrics, Signal
-from collector.testing import FakeClock, make_settings
+from collector.testing import FakeClock, FakeHost, eventually, make_settings
+from collector.transport.compression import decompress
 from exporters.prometheus_remote_write import factory
 
 STALE = 0x7FF0000000000002
@@ -131,3 +134,37 @@ async def test_a_request_of_markers_may_be_cut(write_request):
     assert b"".join(half.payload.body for half in halves) == marker.payload.body
     assert [half.item_count for half in halves] == [0, 0]
     assert sum(len(half.payload.series) for half in halves) == len(marker.payload.series) == 8
+
+
+@pytest.mark.parametrize("queue", ["memory", "none", "directory"])
+async def test_markers_are_sent_although_no_batch_comes(write_request, queue, tmp_path):
+    """A timer looks for them; they wait in the queue behind the samples, and the ledger does not see them."""
+    received = []
+
+    async def accept(request):
+        body = decompress("snappy", await request.read(), 1 << 20)
+        received.extend(write_request.FromString(body).timeseries)
+        return web.Response(status=204)
+
+    application = web.Application()
+    application.router.add_post("/", accept)
+    async with TestServer(application) as server:
+        clock = FakeClock()
+        settings = make_settings(factory, signals={Signal.METRICS}, clock=clock)
+        config = {"endpoint": str(server.make_url("/")), "stale_after": "60s", "target_info": {"enabled": False}}
+        keys = {"none": {"remote_write_queue": {"enabled": False}}, "directory": {"wal": {"directory": str(tmp_path)}}}
+        keys = keys.get(queue, {})
+        sut = factory.create(settings, factory.config_type.model_validate(config | keys))
+        await sut.start(FakeHost())
+        made = ExportMetricsServiceRequest()
+        metric = made.resource_metrics.add().scope_metrics.add().metrics.add(name="g")
+        metric.gauge.data_points.add(time_unix_nano=clock.time_unix_nano(), as_int=1)
+        await sut.consume(Metrics.from_wire(made.SerializeToString()))
+        await eventually(lambda: len(received) == 1)
+        for _ in range(12):
+            await eventually(lambda: clock.sleeper_count)
+            await clock.advance(6)
+        await eventually(lambda: len(received) == 2)
+        assert struct.unpack("<Q", struct.pack("<d", received[1].samples[0].value))[0] == STALE
+        assert sut.in_flight_items() == {Signal.METRICS: 0}
+        await sut.shutdown()

@@ -1,0 +1,3 @@
+from collector.model.arrays import I32, I64, U8
+
+def to_v2(body: bytes, cuts: I64, times: I64, family: I32, metadata: I64, texts: U8) -> bytes: ...
