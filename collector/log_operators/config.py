@@ -388,7 +388,7 @@ class AddConfig(TransformerConfig):
     """Sets a field."""
 
     type: Literal["add"]
-    field: RootableFieldText
+    field: FieldText
     """The field."""
     value: Annotated[Any, AfterValidator(_expression_in)]
     """A value, or an expression: ``EXPR(body.a + "x")``."""
@@ -400,7 +400,7 @@ class MoveConfig(TransformerConfig):
     type: Literal["move"]
     from_: FieldText = Field(alias="from")
     """The field."""
-    to: RootableFieldText
+    to: FieldText
     """Its new place."""
 
 
@@ -410,7 +410,7 @@ class CopyConfig(TransformerConfig):
     type: Literal["copy"]
     from_: FieldText = Field(alias="from")
     """The field."""
-    to: RootableFieldText
+    to: FieldText
     """The place of the copy."""
 
 

@@ -250,15 +250,25 @@ def offset_finder(zone: tzinfo, zones: Mapping[str, tzinfo]) -> Callable[[bytes 
 
 
 def _named_offset(name: str, zone: tzinfo, moment: datetime) -> int:
+    """The offset that the name stands for in the zone or, if it has no such name, in the zone that is called so."""
+    found = _offset_by_name(name, zone, moment)
+    if found is not None:
+        return found
+    if name.startswith(("GMT+", "GMT-")) and name[4:].isdigit():
+        return int(name[3:]) * 3600
+    named = _zone_named(name)
+    found = _offset_by_name(name, named, moment)
+    return _offset(named, moment) if found is None else found
+
+
+def _offset_by_name(name: str, zone: tzinfo, moment: datetime) -> int | None:
     for other in (moment, moment + timedelta(days=182), moment - timedelta(days=182)):
         for fold in (0, 1):
             there = other.replace(tzinfo=zone, fold=fold)
             if there.tzname() == name:
                 delta = there.utcoffset()
                 return int(delta.total_seconds()) if delta else 0
-    if name.startswith(("GMT+", "GMT-")) and name[4:].isdigit():
-        return int(name[3:]) * 3600
-    return _offset(_zone_named(name), moment)
+    return None
 
 
 @lru_cache(maxsize=64)  # the names come from data; there are not many zones

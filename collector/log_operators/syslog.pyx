@@ -242,22 +242,19 @@ cdef bint _rfc3164(Reader* r, const char** time, Py_ssize_t* time_size) noexcept
     while r.at < r.end and _is_graph(r.at[0]) and r.at[0] != b":" and r.at[0] != b"[":
         r.at += 1
     tag_end = r.at
-    if 0 < tag_end - words <= 48:
+    # A word with a colon or a bracket behind it is the tag, also without the space that separates it from the message.
+    if 0 < tag_end - words <= 48 and tag_end < r.end and tag_end[0] != b" ":
         p = tag_end
-        start = NULL
-        if p < r.end and p[0] == b"[":
+        put_named(r.map, b"appname", 7, new_text(r.arena, words, tag_end - words))
+        if p[0] == b"[":
             start = p + 1
-            while p < r.end and p[0] != b"]":
+            p = start
+            while p < r.end and p[0] != b"]" and p[0] != b"[":
                 p += 1
-            if p >= r.end:
-                start = NULL
-                p = tag_end
-            else:
+            if p < r.end and p[0] == b"]":
+                put_named(r.map, b"proc_id", 7, new_text(r.arena, start, p - start))
                 p += 1
         if r.end - p >= 2 and p[0] == b":" and p[1] == b" ":
-            put_named(r.map, b"appname", 7, new_text(r.arena, words, tag_end - words))
-            if start != NULL:
-                put_named(r.map, b"proc_id", 7, new_text(r.arena, start, p - 1 - start))
             words = p + 2
     if words >= r.end:
         return False
