@@ -10,5 +10,18 @@ from collector.log_operators.block import Block
 from collector.log_operators.config import AnyOperatorConfig
 from collector.log_operators.pipeline import Pipeline
 from collector.log_operators.setup import OperatorReport, OperatorsConfig, operator_configs
+from collector.log_operators.splitting import MultilineConfig, Split, Splitter, TrimConfig, check_encoding
 
-__all__ = ["AnyOperatorConfig", "Block", "OperatorReport", "OperatorsConfig", "Pipeline", "operator_configs"]
+__all__ = [
+    "AnyOperatorConfig",
+    "Block",
+    "MultilineConfig",
+    "OperatorReport",
+    "OperatorsConfig",
+    "Pipeline",
+    "Split",
+    "Splitter",
+    "TrimConfig",
+    "check_encoding",
+    "operator_configs",
+]

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from collector.log_operators.entries import Entries, Path
 from collector.log_operators.expressions import Expression, ExpressionError, parse_expression
 from collector.log_operators.fields import ATTRIBUTES, BODY, RESOURCE
+from collector.log_operators.prefixes import prefix_masks
+from collector.text.patterns import span_finder
 
 __all__ = ["Condition", "Rows", "Template", "Value"]
 
@@ -158,6 +160,10 @@ def _compiled_test(expression: Expression) -> _Evaluate | None:
     if expression.kind in {"==", "!="} and constant.value is None:
         table = np.array([0, 1, 0, 2] if expression.kind == "==" else [1, 0, 0, 2], np.uint8)
         return lambda entries, rows: table[entries.is_nil(rows, path)]
+    if expression.kind == "matches":
+        match, masks = span_finder(constant.value), prefix_masks(constant.value)
+        table = np.array([0, 1, 2, 2], np.uint8)
+        return lambda entries, rows: table[entries.match_texts(rows, path, match, masks)]
     kind = "==" if expression.kind == "!=" else expression.kind
     if kind not in _TESTS or not isinstance(constant.value, str):
         return None

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -51,6 +51,17 @@ class Entries:
         skips_missing: bool = False,
         any_type: bool = False,
     ) -> _Failures: ...
+    def parse_groups(
+        self,
+        numbers: _Rows,
+        source: Path,
+        target: Path,
+        match: Callable[[bytes], Sequence[tuple[int, int]] | None],
+        names: list[tuple[int, str]],
+    ) -> _Failures: ...
+    def match_texts(
+        self, numbers: _Rows, path: Path, match: Callable[[bytes], object], prefix_masks: bytes
+    ) -> NDArray[np.uint8]: ...
     def set_value(self, numbers: _Rows, target: Path, value: Any) -> _Failures: ...
     def set_values(self, numbers: _Rows, target: Path, values: list[Any]) -> _Failures: ...
     def move(self, numbers: _Rows, source: Path, target: Path, keeps: bool) -> _Failures: ...

@@ -473,6 +473,88 @@ cdef class Entries:
         self.check()
         return failures
 
+    def parse_groups(self, const int32_t[::1] numbers, Path source, Path target, match, list names):
+        """Writes parts of a text that a function finds, as a map.
+
+        ``match`` returns for the text, in UTF-8, a sequence of pairs of places, or None. ``names`` are pairs of the
+        number of a pair and the key of its part; a pair of -1 is an empty text.
+        """
+        cdef Py_ssize_t i, j, begin, end
+        cdef Row* row
+        cdef Node* node
+        cdef Node* map
+        cdef bytes key
+        failures = np.zeros(numbers.shape[0], np.uint8)
+        cdef uint8_t[::1] failed = failures
+        keys = [(number, name.encode("utf-8", "replace")) for number, name in names]
+        self.kept.append(target)
+        self.kept.append(keys)
+        for i in range(numbers.shape[0]):
+            row = &self.rows[numbers[i]]
+            node = self.get(row, source)
+            if node == NULL or node.kind != K_TEXT:
+                failed[i] = MISSING if node == NULL else WRONG_TYPE
+                continue
+            found = match(PyBytes_FromStringAndSize(node.text, node.text_size))
+            if found is None:
+                failed[i] = NOT_PARSED
+                continue
+            map = new_node(&self.arena, K_MAP)
+            if map == NULL:
+                break
+            for j, key in keys:
+                begin, end = found[j]
+                if not 0 <= begin <= end <= node.text_size:
+                    begin = end = 0
+                put_named(map, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
+                          new_text(&self.arena, node.text + begin, end - begin))
+            if not self.set(row, target, map):
+                failed[i] = CANNOT_SET
+        self.check()
+        return failures
+
+    def match_texts(self, const int32_t[::1] numbers, Path path, match, bytes prefix_masks):
+        """uint8[n]: 1 if the function returns something else than None for the text, else 0; 2 and 3 as ``test_text``.
+
+        ``prefix_masks``: 32 bytes for each of the first bytes of a text, a bit for each byte that may be there. If they
+        are given, they are all that the function tests, unless one of these bytes is not ASCII.
+        """
+        cdef Py_ssize_t i
+        cdef Row* row
+        cdef Node* node
+        cdef const uint8_t* masks = <const uint8_t*>PyBytes_AS_STRING(prefix_masks)
+        cdef uint32_t count = <uint32_t>(PyBytes_GET_SIZE(prefix_masks) // 32), j
+        cdef uint8_t byte
+        cdef int decided
+        made = np.zeros(numbers.shape[0], np.uint8)
+        cdef uint8_t[::1] view = made
+        for i in range(numbers.shape[0]):
+            row = &self.rows[numbers[i]]
+            node = self.get(row, path)
+            if node == NULL:
+                view[i] = 3 if path.root == BODY and row.body.kind != K_MAP else 0
+                continue
+            if node.kind != K_TEXT:
+                view[i] = 0 if node.kind == K_NIL else 2
+                continue
+            decided = -1
+            if count:
+                decided = 1 if node.text_size >= count else -1 if not node.text_size else 0
+                j = 0
+                while j < count and j < node.text_size:
+                    byte = <uint8_t>node.text[j]
+                    if byte >= 128:
+                        decided = -1
+                        break
+                    if not masks[32 * j + (byte >> 3)] >> (byte & 7) & 1:
+                        decided = 0
+                        break
+                    j += 1
+            if decided < 0:
+                decided = match(PyBytes_FromStringAndSize(node.text, node.text_size)) is not None
+            view[i] = decided
+        return made
+
     def set_value(self, const int32_t[::1] numbers, Path target, value):
         """Sets a field of all rows to the same value."""
         cdef Py_ssize_t i

@@ -12,18 +12,17 @@ from collector.log_operators.conditions import Condition, Rows, Value
 from collector.log_operators.entries import FAILURES, Entries, Path
 from collector.log_operators.fields import parse_field, parse_rootable_field
 from collector.log_operators.layouts import gotime_reader, strptime_reader
+from collector.log_operators.pairs import parse_pairs
 from collector.log_operators.records import read_scope, read_severity, read_time, read_trace
 from collector.log_operators.severities import severity_table
 from collector.log_operators.syslog import read_syslog
 from collector.log_operators.texts import (
     csv_function,
     json_array_function,
-    key_value_function,
     parse_uri,
-    regex_function,
     unquoted,
 )
-from collector.text.patterns import compile_pattern
+from collector.text.patterns import compile_pattern, span_finder
 from collector.text.substitute import Template as Substitute
 from collector.text.substitute import replace_matches
 
@@ -198,6 +197,19 @@ def _function_step(config: configs.ParserConfig, function: Callable[[str], Any])
     return lambda entries, rows: entries.apply(rows, source, target, function)
 
 
+def _regex_step(config: configs.RegexParserConfig) -> Step:
+    source, target = _ends(config)
+    match = span_finder(config.regex)
+    names = [(number, name) for name, number in compile_pattern(config.regex).groupindex.items()]
+    return lambda entries, rows: entries.parse_groups(rows, source, target, match, names)
+
+
+def _pairs_step(config: configs.KeyValueParserConfig) -> Step:
+    source, target = _ends(config)
+    pair, delimiter = (config.pair_delimiter or " ").encode(), config.delimiter.encode()
+    return lambda entries, rows: parse_pairs(entries, rows, source, target, pair, delimiter)
+
+
 def _csv_step(config: configs.CSVParserConfig) -> Step:
     delimiter = config.delimiter or ","
     mode = "lazyQuotes" if config.lazy_quotes else "ignoreQuotes" if config.ignore_quotes else "strict"
@@ -290,9 +302,9 @@ def _parser_step(config: configs.ParserConfig) -> Step | None:
         case configs.JSONParserConfig():
             return _json_step(config)
         case configs.RegexParserConfig():
-            return _function_step(config, regex_function(config.regex))
+            return _regex_step(config)
         case configs.KeyValueParserConfig():
-            return _function_step(config, key_value_function(config.delimiter, config.pair_delimiter or " "))
+            return _pairs_step(config)
         case configs.CSVParserConfig():
             return _csv_step(config)
         case configs.JSONArrayParserConfig():

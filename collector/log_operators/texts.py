@@ -10,11 +10,11 @@ from urllib.parse import unquote, unquote_plus
 
 import orjson
 
-from collector.ottl.text_forms import parse_csv, parse_key_values
+from collector.ottl.text_forms import parse_csv
 from collector.ottl.values import EvaluationError
 from collector.text.patterns import compile_pattern
 
-__all__ = ["csv_function", "json_array_function", "key_value_function", "parse_uri", "regex_function", "unquoted"]
+__all__ = ["csv_function", "json_array_function", "parse_uri", "regex_function", "unquoted"]
 
 Parse = Callable[[str], Any]
 """Returns the value; raises ValueError if the text is not of the expected form."""
@@ -23,36 +23,13 @@ Parse = Callable[[str], Any]
 def regex_function(regex: str) -> Parse:
     """The named groups of the first match."""
     pattern = compile_pattern(regex)
-    names = {number: name for name, number in pattern.groupindex.items()}
-    search = pattern.search
-    if len(names) == pattern.groups:
-        keys = [names[number] for number in range(1, pattern.groups + 1)]
-
-        def parse_all(text: str) -> dict[str, str]:
-            match = search(text)
-            if match is None:
-                raise ValueError("no match")
-            return dict(zip(keys, match.groups(""), strict=True))
-
-        return parse_all
+    names = pattern.groupindex
 
     def parse(text: str) -> dict[str, str]:
-        match = search(text)
+        match = pattern.search(text)
         if match is None:
             raise ValueError("no match")
-        return {name: match.group(number) or "" for number, name in names.items()}
-
-    return parse
-
-
-def key_value_function(delimiter: str, pair_delimiter: str) -> Parse:
-    """The values by key."""
-
-    def parse(text: str) -> Any:
-        try:
-            return parse_key_values(text, delimiter, pair_delimiter)
-        except EvaluationError:
-            raise ValueError("no pairs") from None
+        return {name: match.group(number) or "" for name, number in names.items()}
 
     return parse
 
