@@ -4,6 +4,7 @@ Source: opentelemetry-collector-contrib pkg/stanza/split, trim and internal/text
 """
 
 import codecs
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -155,6 +156,12 @@ class Splitter:
             last += size
         starts, ends = _cut(starts, ends, self._max_log_size)
         return self._made(data, starts, ends, last)
+
+    def whole(self, texts: Sequence[bytes]) -> Split:
+        """Each text as one entry, such as datagrams that are not split; ``offsets`` are places in all of them."""
+        ends = np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), dtype=np.int64)
+        starts = np.concatenate((np.zeros(1, np.int64), ends[:-1])) if len(texts) else ends
+        return self._made(b"".join(texts), *_cut(starts, ends, self._max_log_size), int(ends[-1]) if len(ends) else 0)
 
     def _bounds(self, data: bytes) -> tuple[_Offsets, _Offsets, _Offsets]:
         """Where the complete entries begin and end, and where what follows each of them begins."""
