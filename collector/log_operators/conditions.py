@@ -192,7 +192,8 @@ def _per_distinct(
     def evaluate(entries: Entries, rows: Rows) -> list[Any]:
         known: dict[Any, Any] = {}
         made = []
-        for values in zip(*(entries.values(rows, path) for path in paths), strict=True):
+        columns = [entries.values(rows, path) for path in paths] or [[None] * len(rows)]
+        for values in zip(*columns, strict=True):
             key: Any = tuple((type(value), value) for value in values)
             try:
                 result = known.get(key, _MISSING)
@@ -201,7 +202,7 @@ def _per_distinct(
                 key = None
             if result is _MISSING:
                 try:
-                    result = convert(expression.evaluate(dict(zip(fields, values, strict=True))))
+                    result = convert(expression.evaluate(dict(zip(fields, values, strict=False))))
                 except ExpressionError:
                     result = ...
                 if key is not None and len(known) < _DISTINCT_MAX:

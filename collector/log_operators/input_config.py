@@ -30,7 +30,7 @@ class _InputConfig(TrimConfig):
     ``net.host.ip``, ``.port`` and ``.name``.
     """
     encoding: Annotated[str, AfterValidator(check_encoding)] = "utf-8"
-    """The encoding of the bytes: ``utf-8``, ``utf-16le``, ``ascii``, ``big5`` and so on; ``nop`` leaves them unsplit."""
+    """The encoding of the bytes: ``utf-8``, ``utf-16le``, ``ascii``, ``big5``, …; ``nop`` leaves them unsplit."""
 
 
 class TCPInputConfig(_InputConfig):
