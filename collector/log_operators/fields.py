@@ -1,6 +1,6 @@
 """Fields of an entry as configurations write them: ``body``, ``body.user.id``, ``attributes["http.status"]``.
 
-Source: opentelemetry-collector-contrib pkg/stanza/docs/types/field.md and entry/field.go (v0.156).
+Source: opentelemetry-collector-contrib pkg/stanza/entry/field.go (v0.156).
 """
 
 from typing import Final

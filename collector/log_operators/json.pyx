@@ -243,11 +243,26 @@ cdef Node* _number(Reader* r) noexcept nogil:
     return node
 
 
+cdef inline uint64_t _zero_byte(uint64_t word) noexcept nogil:
+    """Not 0 if a byte of the word is 0."""
+    return (word - 0x0101010101010101ULL) & ~word & 0x8080808080808080ULL
+
+
 cdef bint _text(Reader* r, const char** text, uint32_t* size) noexcept nogil:
     """Reads a string. Without escapes it stays where it is; else it is written to the arena."""
     cdef const char* start = r.at + 1
     cdef const char* p = start
     cdef const char* end = r.end
+    cdef uint64_t word
+    while end - p >= 8:     # eight bytes at a time as long as none of them is a quote, a backslash or a control character
+        memcpy(&word, p, 8)
+        if (
+            _zero_byte(word ^ 0x2222222222222222ULL)
+            | _zero_byte(word ^ 0x5C5C5C5C5C5C5C5CULL)
+            | ((word - 0x2020202020202020ULL) & ~word & 0x8080808080808080ULL)
+        ):
+            break
+        p += 8
     while p < end and p[0] != b'"' and p[0] != b"\\" and <uint8_t>p[0] >= 32:
         p += 1
     if p >= end or <uint8_t>p[0] < 32:

@@ -9,12 +9,12 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta, tzinfo
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from collector.log_operators.times import CODES, EPOCHS, TimeLayout, TimeReader
+from collector.text.cache import cached_by_text
 
 __all__ = ["epoch_reader", "gotime_reader", "strptime_reader", "zone_of"]
 
@@ -271,9 +271,21 @@ def _offset_by_name(name: str, zone: tzinfo, moment: datetime) -> int | None:
     return None
 
 
-@lru_cache(maxsize=64)  # the names come from data; there are not many zones
+def _found_zone(name: str) -> tzinfo | None:
+    try:
+        return zone_of(name)
+    except ValueError:
+        return None
+
+
+_cached_zone: Final = cached_by_text(_found_zone)  # the names come from data
+
+
 def _zone_named(name: str) -> tzinfo:
-    return zone_of(name)
+    zone = _cached_zone(name)
+    if zone is None:
+        raise ValueError(f"{name!r} is not in the time zone database")
+    return zone
 
 
 def _offset(zone: tzinfo, moment: datetime) -> int:

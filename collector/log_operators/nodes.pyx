@@ -65,7 +65,9 @@ cdef const char* keep_text(Arena* arena, const char* text, size_t size) noexcept
 cdef Node* find_member(Node* map, const char* key, uint32_t key_size) noexcept nogil:
     cdef Node* member = map.first
     while member != NULL:
-        if member.key_size == key_size and memcmp(member.key, key, key_size) == 0:
+        if member.key_size == key_size and (
+            key_size == 0 or (member.key[0] == key[0] and memcmp(member.key, key, key_size) == 0)
+        ):
             return member
         member = member.next
     return NULL

@@ -15,6 +15,7 @@ from collector.log_operators.fields import ATTRIBUTES, RESOURCE
 from collector.log_operators.operators import Operator, Report, Transformer, transformer_of
 from collector.log_operators.recombine import Recombine
 from collector.log_operators.records import encode_records, group_records
+from collector.log_operators.slices import whole_characters
 from collector.model import Logs
 from collector.model.context import EMPTY_CONTEXT, Context
 from collector.wire.protobuf import LENGTH_DELIMITED, field_tag, varint
@@ -81,6 +82,7 @@ class Pipeline:
         codes = block.attribute_codes
         if codes is None:
             codes = np.zeros(count, np.int32)
+        is_checked = _is_utf8(block)
         observed = np.broadcast_to(np.asarray(block.observed_time_unix_nano, np.int64), (count,))
         for begin, end in _slices(block):
             entries = Entries()
@@ -94,7 +96,7 @@ class Pipeline:
                 np.ascontiguousarray(codes[part], np.int32),
                 {key: np.ascontiguousarray(values[part], np.int64) for key, values in block.numbers.items()},
                 block.resource,
-                False,
+                is_checked,
             )
             for path, template in self._templates:
                 if template.constant is not None:
@@ -303,6 +305,18 @@ def _sort(nodes: list[_Node]) -> None:
 
     for number in range(len(nodes)):
         visit(number)
+
+
+def _is_utf8(block: Block) -> bool:
+    """Whether all entries are valid UTF-8."""
+    if block.text.isascii():
+        return True
+    try:
+        block.text.decode()
+    except UnicodeDecodeError:
+        return False
+    starts, ends = np.ascontiguousarray(block.starts, np.int64), np.ascontiguousarray(block.ends, np.int64)
+    return whole_characters(block.text, starts, ends)
 
 
 def _slices(block: Block) -> list[tuple[int, int]]:

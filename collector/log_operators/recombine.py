@@ -18,6 +18,7 @@ __all__ = ["Recombine"]
 _NO_TEXT: Final = "the entry has no text in combine_field"
 _CONDITION_FAILED: Final = "the condition of a group cannot be evaluated"
 _SIZE_MAX: Final = 64 * 1024 * 1024
+_HELD_MAX_BYTES: Final = 64 * 1024 * 1024  # of the open groups of all sources
 _ENTRY_BYTES: Final = 500
 
 
@@ -51,6 +52,7 @@ class Recombine(Transformer):
         self._period_ns = int(config.force_flush_period * 1e9)
         self._sources_max = config.max_sources
         self._open: dict[str, _Open] = {}
+        self._open_bytes = 0
         self.token: Hashable = None
         """The token of the block at work."""
 
@@ -62,7 +64,7 @@ class Recombine(Transformer):
 
     def held_bytes(self) -> int:
         """The approximate size of the groups that are not complete."""
-        return sum(group.size_bytes + _ENTRY_BYTES for group in self._open.values())
+        return self._open_bytes + _ENTRY_BYTES * len(self._open)
 
     def held_tokens(self) -> set[Hashable]:
         """The tokens of the blocks with entries in groups that are not complete."""
@@ -82,7 +84,7 @@ class Recombine(Transformer):
             if now_ns is None or group.first_observed_ns + self._period_ns <= now_ns
         ]
         nothing = np.zeros(0, np.int32)
-        return np.array([self._closed(entries, self._open.pop(source), nothing) for source in due], np.int32)
+        return np.array([self._closed(entries, self._taken(source), nothing) for source in due], np.int32)
 
     # Entries.
 
@@ -124,7 +126,7 @@ class Recombine(Transformer):
         starts = np.flatnonzero(matches) if self._is_first else np.flatnonzero(matches[:-1]) + 1
         bounds = np.unique(np.concatenate((np.zeros(1, np.int64), starts, np.array([len(rows)], np.int64)))).tolist()
         made: list[Rows] = []
-        group = self._open.pop(source, None)
+        group = self._taken(source)
         if group is not None and self._is_first and matches[0]:
             made.append(_rows(self._closed(entries, group, rows[:0])))
             group = None
@@ -195,26 +197,32 @@ class Recombine(Transformer):
         matches: NDArray[np.bool_],
         made: list[Rows],
     ) -> None:
-        if not len(rows):
-            if group is not None:
-                self._open[source] = group
-            return
-        if len(self._open) >= self._sources_max:
-            made.extend(_rows(self._closed(entries, held, rows[:0])) for held in self._open.values())
-            self._open.clear()
         text = entries.join_texts(rows, self._field, self._separator, group is not None and any(group.text))
+        if group is None and not len(rows):
+            return
+        if len(self._open) >= self._sources_max or self._open_bytes + len(text) > _HELD_MAX_BYTES:
+            made += [_rows(self._closed(entries, self._taken(other), rows[:0])) for other in list(self._open)]
         if group is None:
             base = entries.export_row(int(rows[-1] if self._takes_newest else rows[0]))
             first = int(entries.observed_times(rows[:1])[0])
             group = _Open(base, [], 0, 0, is_matched=False, first_observed_ns=first)
-        elif self._takes_newest:
+        elif self._takes_newest and len(rows):
             group.base = entries.export_row(int(rows[-1]))
         group.text.append(text)
         group.count += len(rows)
         group.size_bytes += len(text)
         group.is_matched = group.is_matched or bool(matches.any())
-        group.tokens.add(self.token)
+        if len(rows):
+            group.tokens.add(self.token)
         self._open[source] = group
+        self._open_bytes += group.size_bytes
+
+    def _taken(self, source: str) -> _Open | None:
+        """The open group of a source, which is then no longer held; None if there is none."""
+        group = self._open.pop(source, None)
+        if group is not None:
+            self._open_bytes -= group.size_bytes
+        return group
 
 
 def _rows(number: int) -> Rows:

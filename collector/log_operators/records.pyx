@@ -19,7 +19,8 @@ from collector.log_operators.nodes cimport (
 )
 from collector.log_operators.times cimport TimeReader
 from collector.wire.writer cimport (
-    Writer, begin, close_writer, end, open_writer, put_fixed32, put_fixed64, put_number, put_slice, put_varint, take,
+    Writer, begin, close_writer, end, open_writer, put_fixed32, put_fixed64, put_number, put_slice, reserve, set_varint, take,
+    varint_size,
 )
 
 __all__ = [
@@ -298,17 +299,66 @@ cdef void _put_value(Writer* w, Node* node, int depth) noexcept nogil:
         end(w, mark)
 
 
+cdef inline int _size_of(Node* node, uint64_t* bits) noexcept nogil:
+    """The size of the content of the AnyValue of a number or truth value, and what its field holds; -1 for others."""
+    if node.kind == K_INT:
+        bits[0] = <uint64_t>node.number
+        return 1 + varint_size(bits[0])
+    if node.kind == K_DOUBLE:
+        memcpy(bits, &node.real, 8)
+        return 9
+    if node.kind == K_BOOL:
+        bits[0] = node.number != 0
+        return 2
+    return -1
+
+
 cdef void _put_members(Writer* w, int number, Node* map, int depth) noexcept nogil:
-    """Writes the members of a map as KeyValue messages."""
+    """Writes the members of a map as KeyValue messages. Those of texts and numbers are written at once."""
     cdef Node* member = map.first
-    cdef Py_ssize_t mark, inner
+    cdef Py_ssize_t mark, inner, text_size = 0, content, size
+    cdef uint64_t bits = 0
+    cdef uint8_t* at
     while member != NULL:
-        mark = begin(w, number << 3 | 2)
-        put_slice(w, 1 << 3 | 2, member.key, member.key_size)
-        inner = begin(w, 2 << 3 | 2)
-        _put_value(w, member, depth)
-        end(w, inner)
-        end(w, mark)
+        content = -1
+        if member.kind == K_TEXT:
+            text_size = member.text_size
+            content = 1 + varint_size(<uint64_t>text_size) + text_size
+        else:
+            content = _size_of(member, &bits)
+        if content >= 0:
+            size = 2 + varint_size(member.key_size) + member.key_size + varint_size(<uint64_t>content) + content
+            if not reserve(w, size + 16):
+                return
+            at = w.data + w.size
+            at[0] = number << 3 | 2
+            at = set_varint(at + 1, <uint64_t>size)
+            at[0] = 1 << 3 | 2
+            at = set_varint(at + 1, member.key_size)
+            memcpy(at, member.key, member.key_size)
+            at += member.key_size
+            at[0] = 2 << 3 | 2
+            at = set_varint(at + 1, <uint64_t>content)
+            if member.kind == K_TEXT:
+                at[0] = 1 << 3 | 2
+                at = set_varint(at + 1, <uint64_t>text_size)
+                memcpy(at, member.text, text_size)
+                at += text_size
+            elif member.kind == K_DOUBLE:
+                at[0] = 4 << 3 | 1
+                memcpy(at + 1, &bits, 8)
+                at += 9
+            else:
+                at[0] = 3 << 3 if member.kind == K_INT else 2 << 3
+                at = set_varint(at + 1, bits)
+            w.size = at - w.data
+        else:
+            mark = begin(w, number << 3 | 2)
+            put_slice(w, 1 << 3 | 2, member.key, member.key_size)
+            inner = begin(w, 2 << 3 | 2)
+            _put_value(w, member, depth)
+            end(w, inner)
+            end(w, mark)
         member = member.next
 
 

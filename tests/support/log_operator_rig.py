@@ -2,6 +2,8 @@
 
 import json
 
+from log_operator_cases import CASES
+
 from collector.log_operators import Block, Pipeline, operator_configs
 from collector.model import to_json
 
@@ -71,3 +73,48 @@ def run(operators, lines, *, report=None, **block):
     """The records that the lines become, with what is held at the end."""
     pipeline = pipeline_of(operators, report=report)
     return records_of([*pipeline.process(block_of(lines, **block)), *pipeline.flush()])
+
+
+def run_case(name, path="/var/log"):
+    """The OTLP/JSON requests that the lines of a case become, as file_log reads them from a file in that folder."""
+    operators, lines, file_log = CASES[name]
+    attributes = {"log.file.name": f"{name}.log"}
+    if file_log.get("include_file_path"):
+        attributes["log.file.path"] = f"{path}/{name}.log"
+    pipeline = pipeline_of(operators)
+    texts = [text for line in lines if (text := line.strip())]
+    return [to_json(logs) for logs in (*pipeline.process(block_of(texts, attributes=[attributes])), *pipeline.flush())]
+
+
+def comparable(requests, name):
+    """The records of OTLP/JSON requests as sorted texts, without what differs from run to run."""
+    found = []
+    for text in requests:
+        for resource in json.loads(text).get("resourceLogs", ()):
+            for scope in resource.get("scopeLogs", ()):
+                for record in scope.get("logRecords", ()):
+                    record.pop("observedTimeUnixNano", None)
+                    if "rfc3164" in name or "without_priority" in name:  # their times have no year
+                        record.pop("timeUnixNano", None)
+                    if not record.get("body"):
+                        record.pop("body", None)
+                    plain = _plain(record)
+                    plain["resource"] = _plain(resource.get("resource", {}))
+                    plain["scope"] = scope.get("scope", {}).get("name", "")
+                    if "log.file.path" in plain.get("attributes", {}):
+                        plain["attributes"]["log.file.path"] = "…"
+                    found.append(json.dumps(plain, sort_keys=True, ensure_ascii=False))
+    return sorted(found)
+
+
+def _plain(value):
+    """A value of OTLP/JSON with its attributes as a mapping."""
+    if isinstance(value, list):
+        if value and all(isinstance(item, dict) and "key" in item and set(item) <= {"key", "value"} for item in value):
+            return {item["key"]: _plain(item.get("value", {})) for item in value}
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        if set(value) == {"doubleValue"}:
+            return {"doubleValue": float(value["doubleValue"])}
+        return {key: _plain(item) for key, item in value.items() if item not in ([], {}, None)} or None
+    return value
