@@ -1,70 +1,17 @@
 """tcp_log, udp_log and syslog take entries from real sockets."""
 
-import asyncio
-import socket
 import ssl
 
 import pytest
 import trustme
+from log_input_rig import ADDRESS, Running
 
 from collector.api import RetryableError
 from collector.model import Signal
-from collector.service.process import SystemClock
-from collector.testing import FakeHost, RecordingTelemetry, Sink, eventually, make_settings
+from collector.testing import Sink, eventually
 from receivers.syslog import factory as syslog
 from receivers.tcp_log import factory as tcp_log
 from receivers.udp_log import factory as udp_log
-
-
-class Running:
-    """A receiver at a free port, with a sink behind it."""
-
-    def __init__(self, factory, config, sink=None):
-        self.sink = sink or Sink(Signal.LOGS)
-        self.telemetry = RecordingTelemetry()
-        self.writers = []
-        settings = make_settings(
-            signals={Signal.LOGS}, outputs={Signal.LOGS: self.sink}, telemetry=self.telemetry, clock=SystemClock()
-        )
-        self.receiver = factory.create(settings, factory.config_type.model_validate(config))
-
-    async def __aenter__(self):
-        await self.receiver.start(FakeHost())
-        return self
-
-    async def __aexit__(self, *_):
-        await self.receiver.shutdown()
-        for writer in self.writers:
-            writer.close()
-
-    @property
-    def port(self):
-        return int(self.receiver.address.rpartition(":")[2])
-
-    def bodies(self):
-        return [text for batch in self.sink.batches for text in batch.field("body").as_text().to_list()]
-
-    def attribute(self, key):
-        return [text for batch in self.sink.batches for text in batch.attribute(key).as_text().to_list()]
-
-    async def send(self, *parts, tls=None):
-        _, writer = await asyncio.open_connection(
-            "127.0.0.1", self.port, ssl=tls, server_hostname="localhost" if tls else None
-        )
-        self.writers.append(writer)
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-        return writer
-
-    def send_datagrams(self, *texts):
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            for text in texts:
-                sender.sendto(text, ("127.0.0.1", self.port))
-            return sender.getsockname()
-
-
-ADDRESS = "127.0.0.1:0"
 
 
 async def test_tcp_lines_become_records():
