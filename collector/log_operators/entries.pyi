@@ -16,7 +16,6 @@ class Path:
     text: str
     parts: list[bytes]
     def __init__(self, root: int, parts: list[str] | tuple[str, ...], text: str) -> None: ...
-    def child(self, key: str) -> Path: ...
     @property
     def is_root(self) -> bool: ...
 
@@ -49,7 +48,6 @@ class Entries:
         target: Path,
         function: Callable[[Any], Any],
         skips_missing: bool = False,
-        any_type: bool = False,
     ) -> _Failures: ...
     def parse_groups(
         self,

@@ -60,11 +60,6 @@ cdef class Path:
         free(self.keys)
         free(self.sizes)
 
-    def child(self, str key):
-        """The field below this one."""
-        names = [part.decode() for part in self.parts]
-        return Path(self.root, [*names, key], f"{self.text}.{key}")
-
     @property
     def is_root(self):
         """Whether the field is the whole body, all attributes or the whole resource."""
@@ -393,10 +388,6 @@ cdef class Entries:
                 return NULL
         return remove_member(node, path.keys[path.depth - 1], path.sizes[path.depth - 1]) if node.kind == K_MAP else NULL
 
-    def keep_path(self, Path path):
-        """Keeps the path, whose keys become keys of values, as long as the entries."""
-        self.kept.append(path)
-
     # Steps of operators. Each returns uint8[n]: the failures.
 
     def parse_json(self, const int32_t[::1] numbers, Path source, Path target, bint ints):
@@ -429,12 +420,11 @@ cdef class Entries:
         self.check()
         return failures
 
-    def apply(self, const int32_t[::1] numbers, Path source, Path target, function, bint skips_missing=False,
-              bint any_type=False):
+    def apply(self, const int32_t[::1] numbers, Path source, Path target, function, bint skips_missing=False):
         """Writes the results of a Python function of the value, called once per distinct text.
 
-        The function raises ValueError if it cannot make anything of the value. ``any_type``: it is also called with
-        other values than texts.
+        The function raises ValueError if it cannot make anything of the text. ``skips_missing``: a field that is not
+        there is no failure.
         """
         cdef Py_ssize_t i
         cdef Row* row
@@ -451,19 +441,18 @@ cdef class Entries:
                 if not skips_missing:
                     failed[i] = MISSING
                 continue
-            if node.kind != K_TEXT and not any_type:
+            if node.kind != K_TEXT:
                 failed[i] = WRONG_TYPE
                 continue
             value = to_python(node)
-            if node.kind == K_TEXT and value in results:
+            if value in results:
                 result = results[value]
             else:
                 try:
                     result = function(value)
                 except ValueError:
                     result = ...
-                if node.kind == K_TEXT:
-                    results[value] = result
+                results[value] = result
             if result is ...:
                 failed[i] = NOT_PARSED
                 continue

@@ -46,7 +46,7 @@ class Report(Protocol):
         ...
 
     def dropped(self, reason: str, count: int) -> None:
-        """Entries were dropped: ``filtered``, ``no_route``, ``error`` or ``unsupported``."""
+        """Entries were dropped: ``filtered``, ``no_route`` or ``error``."""
         ...
 
 

@@ -6,7 +6,7 @@ Source: opentelemetry-collector-contrib pkg/stanza/operator/helper and adapter/c
 import numpy as np
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int8_t, int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp, memcpy, memset
 
@@ -180,29 +180,27 @@ def read_scope(Entries entries, const int32_t[::1] numbers, Path path):
     return failures
 
 
+cdef int8_t[256] DIGITS     # the value of a hexadecimal digit; -1 for other characters
+for _byte in range(256):
+    DIGITS[_byte] = b"0123456789abcdef".find(bytes([_byte]).lower())
+
+
 cdef bint _hexadecimal(Node* node, int digit_count, uint8_t* made) noexcept nogil:
     """Reads this many hexadecimal digits, between which there may be dashes."""
     cdef uint32_t i
     cdef int found = 0, digit
-    cdef char c
-    if node.kind != K_TEXT:
+    if node.kind != K_TEXT or node.text_size > 64:
         return False
     memset(made, 0, digit_count // 2)
     for i in range(node.text_size):
-        c = node.text[i]
-        if c == b"-" and found:
-            continue
-        if b"0" <= c <= b"9":
-            digit = c - 48
-        elif b"a" <= c <= b"f":
-            digit = c - 97 + 10
-        elif b"A" <= c <= b"F":
-            digit = c - 65 + 10
-        else:
+        digit = DIGITS[<uint8_t>node.text[i]]
+        if digit < 0:
+            if node.text[i] == b"-" and found:
+                continue
             return False
         if found >= digit_count:
             return False
-        made[found // 2] |= digit << 4 if found % 2 == 0 else digit
+        made[found >> 1] |= digit << 4 * (not found & 1)
         found += 1
     return found == digit_count
 
@@ -427,8 +425,8 @@ def group_records(Entries entries, const int32_t[::1] numbers):
     cdef int32_t code = 0
     for i in range(numbers.shape[0]):
         row = &entries.rows[numbers[i]]
-        if before == NULL or row.resource != before.resource or row.scope_size != before.scope_size or memcmp(
-            row.scope, before.scope, row.scope_size
+        if before == NULL or row.resource != before.resource or row.scope_size != before.scope_size or (
+            row.scope_size and memcmp(row.scope, before.scope, row.scope_size) != 0
         ):
             place = <size_t>row.resource
             resource = resources.get(place)
