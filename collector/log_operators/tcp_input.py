@@ -6,7 +6,7 @@ no connection is read.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from collector.api import Host, Settings
 from collector.log_operators.input_config import TCPInputConfig
@@ -199,8 +199,7 @@ class _Connection(asyncio.Protocol):
         self.attributes: Mapping[str, Any] | None = _NO_ATTRIBUTES
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # that of uvloop is not a subclass
         if self._owner.names is not None:
             self.attributes = None
             peer, host = transport.get_extra_info("peername"), transport.get_extra_info("sockname")

@@ -4,6 +4,7 @@ import ssl
 
 import pytest
 import trustme
+import uvloop
 from log_input_rig import ADDRESS, Running
 
 from collector.api import RetryableError
@@ -132,6 +133,29 @@ async def test_tcp_passes_on_what_has_arrived_at_a_shutdown():
         await eventually(lambda: running.receiver._input._connections)
         await eventually(lambda: running.sink.item_count >= 1)
     assert running.bodies() == ["A\nb\nc", "A2\nincomplete"]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_tcp_on_the_loop_of_the_service(tls, tmp_path):
+    """The same works on uvloop, with pauses of reading, with and without TLS."""
+    authority = trustme.CA()
+    certificate = authority.issue_cert("localhost")
+    certificate.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
+    certificate.private_key_pem.write_to_path(str(tmp_path / "key.pem"))
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    block = {"tls": {"cert_file": str(tmp_path / "cert.pem"), "key_file": str(tmp_path / "key.pem")}} if tls else {}
+
+    async def scenario():
+        async with Running(tcp_log, {"listen_address": ADDRESS, **block}) as running:
+            writer = await running.send(
+                *[b"%0100d\n" % number * 100 for number in range(400)], tls=context if tls else None
+            )
+            await eventually(lambda: running.sink.item_count == 40_000, timeout_s=30)
+            writer.close()
+            assert running.bodies()[::100] == [f"{number:0100d}" for number in range(400)]
+
+    uvloop.run(scenario())
 
 
 async def test_udp_datagrams_become_records():
