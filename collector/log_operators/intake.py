@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Final
 
 import numpy as np
@@ -48,7 +47,7 @@ class Intake:
         self._is_much = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._flushing = PeriodicTask(self._flush_due, _FLUSH_INTERVAL_S, settings.clock, log=settings.telemetry.log)
-        self._is_ending = False
+        self._ending = asyncio.Event()
 
     def start(self) -> None:
         """Begin."""
@@ -65,34 +64,32 @@ class Intake:
         """Pass on everything that there is to take or held, and end. Entries are not kept if they are refused."""
         if self._task is None:
             return
-        self._is_ending = True
+        self._ending.set()
+        self._wake.set()
         await self._flushing.stop()
         task, self._task = self._task, None
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await task  # it ends behind the delivery in progress, which must not be cut off
         await self._pass_on(self._take())
         for logs in self._pipeline.flush():
             await self._deliver(logs)
 
     async def _run(self) -> None:
-        while True:
+        while not self._ending.is_set():
             await self._wake.wait()
-            if not self._is_much.is_set():
-                await self._pause()
+            await self._pause(_INTERVAL_S, self._is_much)  # for more entries, so that a block has many
             self._wake.clear()
             self._is_much.clear()
             await self._pass_on(self._take())
 
-    async def _pause(self) -> None:
-        """Wait for more entries, so that a block has many."""
-        pause = asyncio.ensure_future(self._clock.sleep(_INTERVAL_S))
-        much = asyncio.ensure_future(self._is_much.wait())
+    async def _pause(self, seconds: float, *until: asyncio.Event) -> None:
+        """Wait until the time is over, or for one of the events, or for the end."""
+        waits: list[asyncio.Future[Any]] = [asyncio.ensure_future(event.wait()) for event in (*until, self._ending)]
+        waits.append(asyncio.ensure_future(self._clock.sleep(seconds)))
         try:
-            await asyncio.wait((pause, much), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            pause.cancel()
-            much.cancel()
+            for wait in waits:
+                wait.cancel()
 
     async def _pass_on(self, portions: Sequence[Portion]) -> None:
         if not portions:
@@ -113,10 +110,10 @@ class Intake:
             try:
                 await self._output.consume(logs)
             except RetryableError as error:
-                if not self._waits or self._is_ending:
+                if not self._waits or self._ending.is_set():
                     self._log.first_errors("log entries were refused", entries=logs.item_count, reason=error.reason)
                     return
-                await self._clock.sleep(max(pause_s, error.retry_after_s or 0.0))
+                await self._pause(max(pause_s, error.retry_after_s or 0.0))
                 pause_s = min(2 * pause_s, _RETRY_MAX_S)
             except ConsumeError as error:
                 self._log.first_errors("log entries were refused", entries=logs.item_count, reason=error.reason)
