@@ -20,8 +20,8 @@ httpcheck huaweicloudces icmpcheck iis influxdb jmx journald k8scluster k8sevent
 kafkametrics kubeletstats libhoney loki memcached mongodb mongodbatlas mysql namedpipe netflow nginx nop nsxt ntp
 opencensus oracledb osquery otelarrow otlp otlpjsonfile podmanstats postgresql pprof prometheus prometheusremotewrite
 prometheussimple pulsar purefa purefb rabbitmq receivercreator redfish redis riak saphana sapm signalfx skywalking snmp
-snowflake solace splunkenterprise splunkhec sqlquery sqlserver sshcheck statsd stef syslog systemd tcpcheck tcplog
-tlscheck udplog vcenter wavefront webhookevent windowseventlog windowsperfcounters windowsservice yanggrpc
+snowflake solace splunkenterprise splunkhec sqlquery sqlserver sshcheck statsd stef systemd tcpcheck
+tlscheck vcenter wavefront webhookevent windowseventlog windowsperfcounters windowsservice yanggrpc
 zookeeper
 """
 _PROCESSORS = """

@@ -153,7 +153,7 @@ def _on_loopback(config: Any) -> Any:
             moved = _on_loopback(value)
             if moved is not value:
                 changed[name] = moved
-        elif (name == "endpoint" or name.endswith("_endpoint")) and isinstance(value, str) and value:
+        elif name.endswith(("endpoint", "listen_address")) and isinstance(value, str) and value:
             scheme, separator, rest = value.rpartition("://")
             path = "/" + rest.split("/", 1)[1] if separator and "/" in rest else ""
             changed[name] = f"{scheme}{separator}127.0.0.1:{free_port()}{path}"

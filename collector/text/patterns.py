@@ -5,12 +5,12 @@ pipeline. As in Go, look-around and back references are therefore not available.
 Source: RE2's syntax page.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import re2
 
-__all__ = ["Match", "Pattern", "compile_pattern"]
+__all__ = ["Match", "Pattern", "compile_pattern", "span_finder"]
 
 _MAX_CHARS: Final = 10_000
 _OPTIONS: Final = re2.Options()
@@ -79,3 +79,23 @@ def compile_pattern(pattern: str, *, max_chars: int = _MAX_CHARS) -> Pattern:
         )
         raise ValueError(f"invalid pattern {pattern!r}: {reason}{hint}") from exc
     return compiled
+
+
+def span_finder(pattern: str, *, is_multiline: bool = False) -> "Callable[[bytes], Sequence[tuple[int, int]] | None]":
+    """A function from UTF-8 to the places of the first match and of its groups in it, or None if there is no match.
+
+    It is several times as fast as :meth:`Pattern.search`, because no text is decoded and no match object made. A group
+    that did not take part is at (-1, -1). ``is_multiline``: ``^`` and ``$`` match at line breaks.
+
+    Raises:
+        ValueError: The pattern is not valid.
+    """
+    compile_pattern(pattern)
+    search = _Compiled(f"(?m:{pattern})" if is_multiline else pattern, _OPTIONS)._regexp.Match  # noqa: SLF001
+    anywhere = re2._Anchor.UNANCHORED  # noqa: SLF001 - the public search decodes each text and counts its characters
+
+    def find(text: bytes) -> Sequence[tuple[int, int]] | None:
+        spans: Sequence[tuple[int, int]] = search(anywhere, text, 0, len(text))
+        return spans if spans[0][0] >= 0 else None
+
+    return find

@@ -17,13 +17,16 @@ _TLS_HANDSHAKE_TIMEOUT_S: Final = 10.0
 
 
 class Listener:
-    """Accepts connections on ``endpoint``. ``key``: path of the server's configuration block, for messages."""
+    """Accepts connections on ``endpoint``.
 
-    def __init__(self, endpoint: Endpoint, *, key: str) -> None:
+    ``key``: path of the server's configuration block, for messages; ``setting``: the endpoint's key in it.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, key: str, setting: str = "endpoint") -> None:
         self.endpoint = endpoint
         self.port = 0
         """The port it listens on; 0 before ``start`` and for a Unix socket."""
-        self._key = key
+        self._key = f"{key}::{setting}"
         self._server: asyncio.Server | None = None
         self._listening: ListeningSocket | None = None
         self._connect: Callable[..., Coroutine[Any, Any, Any]] | None = None
@@ -50,7 +53,7 @@ class Listener:
         try:
             self._listening = host.listen(str(self.endpoint), self.endpoint.listen)
         except OSError as exc:
-            raise listen_error(self.endpoint, f"{self._key}::endpoint", exc) from exc
+            raise listen_error(self.endpoint, self._key, exc) from exc
         sock, loop = self._listening.socket, asyncio.get_running_loop()
         handshake_s = _TLS_HANDSHAKE_TIMEOUT_S if tls is not None else None
         self._connect = partial(loop.connect_accepted_socket, make_protocol, ssl=tls, ssl_handshake_timeout=handshake_s)
