@@ -100,9 +100,7 @@ def family_of(name: str, metadata: Metadata) -> Family:
         elif name == f"{base}_created":
             family = f"{base}_total"
     kind = found.get("TYPE", "unknown")
-    return Family(
-        family, base, "unknown" if kind == "untyped" else kind, found.get("HELP", ""), found.get("UNIT", "")
-    )
+    return Family(family, base, "unknown" if kind == "untyped" else kind, found.get("HELP", ""), found.get("UNIT", ""))
 
 
 def role_of(name: str, labels: Mapping[str, str], family: Family) -> tuple[int, float] | None:

@@ -192,16 +192,14 @@ class SeriesTable:
             none = np.full(extra, -1, np.int32)
             exemplars = Exemplars(np.concatenate((exemplars.numbers, none)), exemplars.rows, exemplars.body)
         if page.native_numbers is not None:
-            natives = Natives(
-                np.concatenate((page.native_numbers, np.full(extra, -1, np.int32))), page.natives or []
-            )
+            natives = Natives(np.concatenate((page.native_numbers, np.full(extra, -1, np.int32))), page.natives or [])
         result.wire, result.point_count, *losses = layout.write(numbers, timestamps, now_ms, exemplars, natives)
         result.losses = dict(zip(("incomplete", "invalid", "other_timestamp"), losses, strict=True))
         return result
 
     def end(self, now_ms: int) -> bytes:
         """The request that says of every point that it has no value any more; the table is empty afterwards."""
-        layout = self._build(self._followed)
+        layout = self._build(self._followed, self._slots)
         self._clear()
         return layout.write_stale(now_ms)[0]
 
@@ -231,7 +229,7 @@ class SeriesTable:
         gone = self._followed[~np.isin(self._followed, found)]
         points = self._table.column("point")
         gone = gone[~np.isin(points[gone], points[found[found >= 0]])]
-        stale = self._build(gone).write_stale(now_ms)[0] if len(gone) else b""
+        stale = self._build(gone, found).write_stale(now_ms)[0] if len(gone) else b""
         is_full = len(self._attributes) > 2 * len(self._table) + _SPARE
         added = found < 0
         if must_clear or is_full or len(self._metric_rows) > len(self._table) + _SPARE:
@@ -258,7 +256,7 @@ class SeriesTable:
         if not self._follows_timestamped:
             follows[: len(page)] = page.timestamps == NO_TIMESTAMP
         self._followed = np.unique(slots[follows])
-        self._layout = self._build(slots)
+        self._layout = self._build(slots, slots)
 
     def _remove(self, slots: I32) -> None:
         for slot in slots.tolist() if self._info else ():
@@ -271,11 +269,7 @@ class SeriesTable:
         point = table.column("point")
         point[slot] = _DROPPED
         report = row - len(page)
-        labels: dict[str, str] | None
-        if report >= 0:
-            labels = self._reports[list(self._reports)[report]]
-        else:
-            labels = self._relabel(*page.labels(row))
+        labels = list(self._reports.values())[report] if report >= 0 else self._relabel(*page.labels(row))
         if labels is None:
             return
         name = labels.get("__name__", "")
@@ -333,8 +327,8 @@ class SeriesTable:
             self._metric_rows.append((kind, head, tail))
         return number
 
-    def _build(self, slots: I32) -> Layout:
-        """The layout of samples in these slots."""
+    def _build(self, slots: I32, page_slots: I32) -> Layout:
+        """The layout of samples in these slots; series in ``page_slots`` describe resources and scopes."""
         table = self._table
         rows = np.flatnonzero(table.column("point")[slots] >= 0)
         used = slots[rows]
@@ -363,9 +357,10 @@ class SeriesTable:
         firsts = np.flatnonzero(np.append(True, metric_group[1:] != metric_group[:-1])) if len(firsts) else firsts
         counts = np.diff(np.append(firsts, len(metrics)))
         keys = list(self._groups)
-        infos = [self._info[slot] for slot in slots.tolist() if slot in self._info] if self._info else []
+        infos = [self._info[slot] for slot in page_slots.tolist() if slot in self._info] if self._info else []
         for number, count in zip(metric_group[firsts].tolist(), counts.tolist(), strict=True):
-            groups.append((*self._heads(*keys[number], infos), count))
+            identity, scope = keys[number]
+            groups.append((*self._heads(identity, scope, infos), count))
         return Layout(
             groups, metrics, attributes, np.append(starts, len(point)), rows[order], role[order], bound[order]
         )

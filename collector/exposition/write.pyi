@@ -2,7 +2,7 @@ from typing import Final
 
 from numpy.typing import ArrayLike
 
-from collector.model.arrays import Records
+from collector.model.arrays import I32, Records
 
 GAUGE: Final[int]
 SUM: Final[int]
@@ -16,6 +16,9 @@ ROLE_CREATED: Final[int]
 ROLE_BUCKET: Final[int]
 
 class Exemplars:
+    numbers: I32
+    rows: Records
+    body: bytes
     def __init__(self, numbers: ArrayLike, rows: Records, body: bytes) -> None: ...
 
 class Natives:
