@@ -249,7 +249,8 @@ class SeriesTable:
             self._table.remove(slots[is_new])
             self._layout = None
             raise
-        self._remove(np.setdiff1d(self._table.live(), slots).astype(np.int32))
+        if len(page):  # a target that cannot be scraped for a moment comes back with the same series
+            self._remove(np.setdiff1d(self._table.live(), slots).astype(np.int32))
         self._slots, self._keys, self._kept_count = slots, keys, kept_count
         result.stale, result.added_count = stale, int(np.count_nonzero(added[: len(page)] & kept))
         follows = np.ones(len(slots), bool)

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import aiohttp
 
@@ -13,7 +14,8 @@ from receivers.prometheus.config import HTTPAccess
 
 __all__ = ["Access", "AccessError", "Answer"]
 
-_DECOMPRESS_ELSEWHERE_FROM_BYTES = 64 * 1024
+_DECOMPRESS_ELSEWHERE_FROM_BYTES: Final = 64 * 1024
+_READ_BUFFER_BYTES: Final = 512 * 1024  # pages are large; reading stops and goes on less often
 
 
 class AccessError(Exception):
@@ -43,7 +45,10 @@ class Access:
         """
         connector = aiohttp.TCPConnector(limit=0, ssl=client_context(self._config.tls_config.client_config()))
         self._session = aiohttp.ClientSession(
-            connector=connector, auto_decompress=False, headers={"User-Agent": self._user_agent}
+            connector=connector,
+            auto_decompress=False,
+            read_bufsize=_READ_BUFFER_BYTES,
+            headers={"User-Agent": self._user_agent},
         )
 
     async def close(self) -> None:

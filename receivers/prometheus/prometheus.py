@@ -98,7 +98,7 @@ class PrometheusReceiver(Receiver):
     async def _consume(self, wire: bytes) -> None:
         # The next scrape has newer values; the service has counted the refusal.
         with suppress(ConsumeError):
-            await self._output.consume(Metrics.from_wire(wire))
+            await self._output.consume(Metrics(wire))
 
     def _target_counts(self) -> Mapping[tuple[str, ...], float]:
         states = [scraper.is_up for pool in self._pools for scraper in pool.scrapers.values()]

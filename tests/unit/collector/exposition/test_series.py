@@ -51,6 +51,15 @@ async def test_series_that_disappear_are_marked_once():
     assert (await convert(series, "a 1\nb 2\n")).added_count == 1
 
 
+async def test_series_that_come_back_after_an_empty_page_are_known():
+    """As after a scrape that failed: they were marked, and are not new."""
+    series = table()
+    await convert(series, "a 1\nb 2\n")
+    assert len(points((await convert(series, "")).stale)) == 2
+    again = await convert(series, "a 1\nb 2\n")
+    assert (again.added_count, len(points(again.wire)), again.stale) == (0, 2, b"")
+
+
 async def test_the_end_marks_everything():
     """All parts of a histogram are one point."""
     series = table()
