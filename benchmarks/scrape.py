@@ -1,7 +1,8 @@
 """What scraping costs: the parser beside prometheus_client's, and the service beside the Go collector.
 
 Run: ``python benchmarks/scrape.py [--seconds 20]``. The second part needs the Go collector (``make backends``). Both
-scrape the same pages every two seconds, by the same configuration, and send the result to an exporter that does nothing.
+scrape the same pages every two seconds, by the same configuration, and the results go to
+an exporter that does nothing.
 """
 
 import argparse

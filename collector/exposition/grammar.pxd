@@ -1,6 +1,6 @@
 # What the text formats of Prometheus have in common below the level of lines: blanks, names, quoted texts, labels and
 # numbers. Inline functions that never leave the buffer and do not need the GIL; they return NULL for what is invalid.
-# Source: prometheus/docs content/docs/instrumenting/exposition_formats.md; OpenMetrics 1.0 "ABNF"; Prometheus proposal
+# Source: Prometheus documentation, "Exposition formats"; OpenMetrics 1.0 "ABNF"; Prometheus proposal
 # 0028 (quoted UTF-8 names).
 from libc.math cimport INFINITY, NAN
 from libc.stdint cimport int64_t, uint8_t, uint64_t

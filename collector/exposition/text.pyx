@@ -5,7 +5,7 @@ a hash, since they are the same from one scrape to the next. ``series_labels`` d
 
 As in Prometheus, a page with one invalid line is invalid as a whole, and names in quotes may have any characters.
 
-Source: prometheus/docs content/docs/instrumenting/exposition_formats.md; OpenMetrics 1.0; Prometheus' own parser
+Source: Prometheus documentation, "Exposition formats"; OpenMetrics 1.0; Prometheus' own parser
 (model/textparse) where they leave something open.
 """
 
