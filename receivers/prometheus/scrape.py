@@ -126,7 +126,13 @@ class Scraper:
         await job.clock.sleep(self._first_delay_s())
         due_s = job.clock.monotonic_s()
         while True:
-            await self.scrape()
+            try:
+                await self.scrape()
+            except Exception as error:  # noqa: BLE001 - a defect must not end the scraping of a target
+                job.scrapes.add(1, result="failed")
+                job.log.first_errors(
+                    "a scrape ended with an unexpected error", target=self._target.url[:200], error=repr(error)[:300]
+                )
             # A scrape that was due while the previous one ran is left out.
             due_s += interval_s * max(1, -((due_s - job.clock.monotonic_s()) // interval_s))
             await job.clock.sleep(max(0.0, due_s - job.clock.monotonic_s()))

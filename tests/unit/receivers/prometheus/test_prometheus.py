@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from collector.model import Signal
 from collector.testing import FakeClock, FakeHost, RecordingTelemetry, Sink, eventually, make_settings
 from receivers.prometheus import factory
+from receivers.prometheus.scrape import Scraper
 
 PAGE = "# TYPE a counter\na 1\nb 2\n"
 TEXT = {"Content-Type": "text/plain; version=0.0.4"}
@@ -113,6 +114,24 @@ async def test_a_scrape_that_fails_marks_everything(change, job, error):
         vars(pages).update(body=PAGE, headers=dict(TEXT), status=200)
         again = await next_batch(clock, sink)
         assert (again["up"], again["a"]) == (1, 1)
+
+
+async def test_an_unexpected_error_does_not_end_the_scraping(monkeypatch):
+    """It is counted and logged, and the next scrape takes place."""
+    pages, real, calls = Pages(), Scraper.scrape, []
+
+    async def scrape(self):
+        calls.append(1)
+        if len(calls) == 1:
+            raise KeyError("defect")
+        await real(self)
+
+    monkeypatch.setattr(Scraper, "scrape", scrape)
+    async with serving(pages.handle) as address, scraping(static(address)) as (clock, sink, telemetry):
+        await clock.advance(10)
+        await eventually(lambda: len(calls) == 1)
+        assert (await next_batch(clock, sink))["up"] == 1
+        assert "unexpected error" in str(telemetry.log.events)
 
 
 async def test_authentication_headers_and_parameters(tmp_path):
