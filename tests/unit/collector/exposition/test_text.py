@@ -21,7 +21,8 @@ def samples(page):
 
 
 def bits(value):
-    return "nan" if math.isnan(value) else struct.pack("<d", value)
+    # prometheus_client reads "-0" as an integer, which has no sign; in Go it has one.
+    return "nan" if math.isnan(value) else struct.pack("<d", value or 0.0)
 
 
 names = st.from_regex(r"[a-zA-Z_:][a-zA-Z0-9_:]{0,6}", fullmatch=True)
