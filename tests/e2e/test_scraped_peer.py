@@ -231,7 +231,7 @@ async def test_both_make_the_same_of_a_page(server, tmp_path, pages):
 
             await compare(0)
             state["gone"] = True
-            await compare(3)
+            await compare(2)
             state["down"] = True
             await compare(12)
     finally:
