@@ -183,6 +183,21 @@ def zipkin_messages() -> list[bytes]:
     ]
 
 
+def pages() -> list[bytes]:
+    """Pages of Prometheus: the format first, then all types, escapes, quoted names, timestamps and exemplars."""
+    histogram = (
+        b'# TYPE h histogram\nh_bucket{le="1"} 2 1700\nh_bucket{le="+Inf"} 3 1700\nh_sum 4.5 1700\nh_count 3 1700\n'
+    )
+    return [
+        b'\0# HELP a_total x\\\\ y\n# TYPE a_total counter\n a_total{b="c\\\\d\\"\\n", e="",} 1.5e3\na_total 1\n',
+        b"\0" + histogram + b'# TYPE s summary\ns{quantile="0.5"} NaN\ns_sum 1\ns_count 1\nup 1\njunk 0x1\n',
+        b'\0{"a.\xc3\xbc","b.c"="d"} 12345678901234567890.5\ntarget_info{v="1"} 1\notel_scope_info{otel_scope_name="s"} 1\n',
+        b'\1# TYPE r counter\n# UNIT t_seconds seconds\n# TYPE t_seconds gauge\nr_total 1 2.5 # {trace_id="'
+        + b"0a" * 16
+        + b'",k="v\\n"} 0.5 3\nr_created 1.25\nx{otel_scope_name="s",otel_scope_a="b",job="j"} -Inf\n# EOF\n',
+    ]
+
+
 def inputs() -> dict[str, list[bytes]]:
     """The first inputs of each target: its leading control bytes, followed by the data."""
     found = seeds()
@@ -190,6 +205,7 @@ def inputs() -> dict[str, list[bytes]]:
     return {
         "fuzz_scan": [bytes([signal]) + wire for signal, wire in requests],
         "fuzz_index": [bytes([choice, shift]) + wire for choice in range(14) for shift in (0, 200) for wire in found],
+        "fuzz_exposition": pages(),
         "fuzz_http1": [bytes([step]) + stream for step in (0, 6, 40) for stream in http1_streams()],
         "fuzz_grpc": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()],
         "fuzz_session": [bytes([step]) + stream for step in (0, 6, 40) for stream in http2_streams()]

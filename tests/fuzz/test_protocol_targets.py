@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 HTTP2 = (b"\0", b"\xff", b"\0\0\0\4\0\0\0\0\0", b"\0\0\4\3\0\0\0\0\1\0\0\0\x08")
+PAGES = (b"{", b"}", b'"', b"\n", b"\\", b" # {", b"\n# EOF\n", b"\xff", b"NaN", b",", b"=")
 HTTP1 = (b"\r\n", b"\0", b"0", b" ", b":", b"\r\nContent-Length: 1")
 
 
@@ -24,6 +25,7 @@ def target(name):
         ("fuzz_session", "http2_streams", HTTP2, range(64)),
         ("fuzz_session", "http2_answers", HTTP2, range(64, 128)),
         ("fuzz_http1", "http1_streams", HTTP1, range(256)),
+        ("fuzz_exposition", "pages", PAGES, range(2)),
     ],
 )
 def test_target_holds(name, streams, inserted, first):
