@@ -19,8 +19,8 @@ FILES = {path.stem: path for path in sorted((DATA / "public_shapes").glob("*.yam
 MISSING = YAML(typ="safe").load((DATA / "public_shapes_missing.yaml").read_text(encoding="utf-8"))
 RUNNING_MIN = 30
 ANY_PORT = "127.0.0.1:0"
-LISTENERS = {"otlp", "health_check", "zpages", "pprof", "prometheus"}
-"""Types whose ``endpoint`` is an address that they listen at."""
+LISTENERS = {"otlp", "jaeger", "zipkin", "syslog", "health_check", "zpages", "pprof", "prometheus"}
+"""Types whose ``endpoint`` or ``listen_address`` is an address that they listen at."""
 VARIABLES = (
     "ELASTIC_TOKEN", "GATEWAY_TOKEN", "GRAFANA_INSTANCE", "GRAFANA_TOKEN", "HONEYCOMB_API_KEY", "LANGFUSE_AUTH",
     "POSTGRES_PASSWORD",
@@ -50,9 +50,11 @@ def local(name, folder):
     for kind in ("receivers", "extensions", "exporters"):
         for key, settings in document.get(kind, {}).items():
             listens = key.partition("/")[0] in LISTENERS and (kind, key.partition("/")[0]) != ("exporters", "otlp")
-            for holder in (settings, *((settings or {}).get("protocols") or {}).values()):
-                if listens and holder and "endpoint" in holder:
-                    holder["endpoint"] = ANY_PORT
+            parts = [settings, *((settings or {}).get("protocols") or {}).values()]
+            parts += [(settings or {}).get(transport) for transport in ("tcp", "udp")]
+            for holder in parts if listens else ():
+                for address in {"endpoint", "listen_address"} & set(holder or ()):
+                    holder[address] = ANY_PORT
     for exporter in document["exporters"].values():
         if exporter and "path" in exporter:
             Path(exporter["path"]).parent.mkdir(parents=True, exist_ok=True)
