@@ -293,9 +293,7 @@ def _block(portions: Sequence[Portion], config: FileLogConfig, now_unix_nano: in
     counts = [len(split.starts) for split in splits]
     numbers = {}
     if config.include_file_record_number:
-        numbers["log.file.record_number"] = np.concatenate(
-            [np.arange(part.first_number, part.first_number + n) for part, n in zip(portions, counts, strict=True)]
-        )
+        numbers["log.file.record_number"] = np.concatenate([portion.numbers for portion in portions])
     if config.include_file_record_offset:
         numbers["log.file.record_offset"] = np.concatenate([part.split.offsets + part.offset for part in portions])
     return Block(

@@ -10,6 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from collector.log_operators import Split, Splitter
 from receivers.file_log.attributes import file_attributes
 from receivers.file_log.config import FileLogConfig
@@ -23,6 +26,7 @@ _ROUND_BYTES: Final = 4 * 1024 * 1024  # that are read before the pipeline gets 
 _READ_BYTES: Final = 1024 * 1024
 _HOT_S: Final = 30.0  # for so long after new bytes, a file is checked in every poll, and kept open
 _SEARCH_SHARE: Final = 0.005  # of the time of a processor core is spent on searches for files, and checks of idle ones
+_SEARCH_MAX_S: Final = 10.0
 _REMEMBERED_SEARCHES: Final = 300
 _REMEMBERED_MAX: Final = 10_000
 _COMPARED_BYTES: Final = 256 * 1024
@@ -38,8 +42,8 @@ class Portion:
     """Where the file was before. See :attr:`Tail.place`."""
     offset: int
     """Where the bytes that were split begin in the file."""
-    first_number: int
-    """The number of the first entry, from 1."""
+    numbers: NDArray[np.int64]
+    """int64[n]: the number of each entry in the file, from 1."""
 
 
 class Follower:
@@ -51,7 +55,11 @@ class Follower:
         """``on_error`` gets a reason and a path. It is called in the thread."""
         self._config, self._header, self._on_error = config, header, on_error
         self._splitter = Splitter(
-            config.multiline, encoding=config.encoding, trim=config, max_log_size=config.max_log_size
+            config.multiline,
+            encoding=config.encoding,
+            trim=config,
+            max_log_size=config.max_log_size,
+            keeps_empty=config.include_file_record_number,
         )
         self._max_read = max(_READ_BYTES, config.max_log_size + 64 * 1024)
         self._finder = Finder(
@@ -85,10 +93,7 @@ class Follower:
         now = time.monotonic()
         finds_rotation = self._check_hot(now)
         if finds_rotation or now >= self._next_search_s:
-            before = time.thread_time()
             self._search(now)
-            cost = time.thread_time() - before
-            self._next_search_s = now + cost / _SEARCH_SHARE
         return self._ready(now)
 
     def read(self, tails: deque[Tail]) -> list[Portion]:
@@ -179,6 +184,7 @@ class Follower:
             tail.restart()
 
     def _search(self, now: float) -> None:
+        began_s = time.thread_time()
         seen: set[tuple[int, int]] = set()
         new: list[Found] = []
         for found in self._finder.find():
@@ -203,6 +209,7 @@ class Follower:
                 is_being_read = tail.fd >= 0 and (tail.has_more or tail.is_partial or os.fstat(tail.fd).st_nlink)
                 if not is_being_read:
                     self._forget(tail)
+        self._next_search_s = now + min((time.thread_time() - began_s) / _SEARCH_SHARE, _SEARCH_MAX_S)
         self._meet(new, now)
         for tail in self.gone:
             tail.missing_count += 1
@@ -341,17 +348,16 @@ class Follower:
 
     def _split(self, tail: Tail) -> Portion | None:
         config = self._config
-        flush_s = config.force_flush_period
         while True:
             size = min(max(tail.read_size, 1), self._max_read)
             data = tail.read_at(tail.offset, size)
             is_full = len(data) == size
             if is_full:
                 tail.read_size = min(2 * size, self._max_read)
-            is_due = config.delete_after_read or (flush_s and time.monotonic() - tail.changed_s >= flush_s)
+            is_due = not is_full and (config.delete_after_read or self._is_due(tail, len(data)))
             skipped = 0
             if self._header is not None and tail.header is None:
-                made = self._header.read(data, is_end=bool(is_due) and not is_full)
+                made = self._header.read(data, is_end=is_due)
                 if made is None:
                     if is_full and size < self._max_read:
                         continue
@@ -361,19 +367,30 @@ class Follower:
                 data_after = data[skipped:]
             else:
                 data_after = data
-            split = self._splitter.split(data_after, is_end=bool(is_due) and not is_full)
-            if is_full and not skipped and not split.consumed and size < self._max_read:
-                continue  # the entry is longer
-            break
+            split = self._splitter.split(data_after, is_end=is_due)
+            if not is_full or skipped or split.consumed or size == self._max_read:
+                break  # otherwise, the entry is longer
         before, offset = tail.place, tail.offset + skipped
-        first_number = tail.record_count + 1
+        count = len(split.starts)
+        numbers = np.arange(tail.record_count + 1, tail.record_count + 1 + count)
+        if config.include_file_record_number:  # empty lines count, although they are not entries
+            full = split.starts < split.ends
+            numbers = numbers[full]
+            split = Split(split.text, split.starts[full], split.ends[full], split.offsets[full], split.consumed)
         consumed = skipped + split.consumed
-        tail.advance(data, consumed, len(split.starts))
+        tail.advance(data, consumed, count)
         tail.has_more = is_full
         tail.is_partial = not is_full and consumed < len(data)
         if not tail.attributes:
             tail.attributes = file_attributes(tail, config)
-        return Portion(tail, split, before, offset, first_number) if consumed else None
+        return Portion(tail, split, before, offset, numbers) if consumed else None
+
+    def _is_due(self, tail: Tail, size: int) -> bool:
+        """Whether an incomplete entry was there before, and nothing has followed, also not since the last check."""
+        flush_s = self._config.force_flush_period
+        if not flush_s or tail.has_more or not tail.is_partial or time.monotonic() - tail.changed_s < flush_s:
+            return False
+        return tail.is_gzip or tail.offset + size == tail.stamp[0]
 
     def _failed(self, tail: Tail, reason: str, error: OSError) -> None:
         if not tail.has_failed:

@@ -230,7 +230,7 @@ async def test_attributes_numbers_and_offsets(tmp_path):
     }
     async with Running(tmp_path, config) as running:
         await running.until(2)
-        assert running.attribute("log.file.record_number") == ["1", "2"]
+        assert running.attribute("log.file.record_number") == ["1", "3"]
         assert running.attribute("log.file.record_offset") == ["0", "5"]
         found = [running.attribute(f"log.file.{name}")[0] for name in (*names[:4], "owner.name", "owner.group.name")]
         link = str(tmp_path / "link.txt")
