@@ -105,9 +105,9 @@ def test_no_line_is_lost_when_the_process_is_killed(tmp_path, rounds):
     try:
         for number in range(rounds):
             process = started(tmp_path, "ours", OURS, config)
-            before = sum(records_of(tmp_path / "out.jsonl").values())
+            wanted = sum(records_of(tmp_path / "out.jsonl").values()) + 300 * (number + 1)
             try:
-                until(lambda: sum(records_of(tmp_path / "out.jsonl").values()) > before + 300 * (number + 1), 20)
+                until(lambda wanted=wanted: sum(records_of(tmp_path / "out.jsonl").values()) > wanted, 20)
             finally:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
@@ -156,9 +156,7 @@ def test_the_go_collector_reads_the_same(server, tmp_path):
             **keys,
             "attributes": {"case": name, **keys.get("attributes", {})},
         }
-    theirs = started(
-        tmp_path, "go", [server.binary("otelcol")], config_of(tmp_path, "go.jsonl", receivers, ours=False)
-    )
+    theirs = started(tmp_path, "go", [server.binary("otelcol")], config_of(tmp_path, "go.jsonl", receivers, ours=False))
     ours = started(tmp_path, "ours", OURS, config_of(tmp_path, "ours.jsonl", receivers))
 
     def is_there(name):
