@@ -22,7 +22,7 @@ from receivers.file_log.tail import Tail, digest_of
 
 __all__ = ["Follower", "Portion"]
 
-_ROUND_BYTES: Final = 4 * 1024 * 1024  # that are read before the pipeline gets them
+_ROUND_BYTES: Final = 1024 * 1024  # that are read before the pipeline gets them: more does not fit into the caches
 _READ_BYTES: Final = 1024 * 1024
 _HOT_S: Final = 30.0  # for so long after new bytes, a file is checked in every poll, and kept open
 _SEARCH_SHARE: Final = 0.005  # of the time of a processor core is spent on searches for files, and checks of idle ones
@@ -97,7 +97,7 @@ class Follower:
         return self._ready(now)
 
     def read(self, tails: deque[Tail]) -> list[Portion]:
-        """What the first of the files have to give, up to about 4 MiB; those with more are put in again at the end."""
+        """What the first of the files have to give, up to about 1 MiB; those with more are put in again at the end."""
         portions: list[Portion] = []
         size = 0
         while tails:
