@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 OURS = [sys.executable, "-c", "from collector.cli import main; main()", "run"]
 TIME = "2026-12-01T10:00:%02d.%03dZ"
 JSON = '{"timestamp":"' + TIME + '","level":"INFO","message":"request %d done","path":"/v1/embed","status":200}'
-CASES = {
+CASES: dict[str, tuple[str, list[object]]] = {
     "plain": (TIME + " INFO request %d done in 12 ms by worker-3, model bge-m3", []),
     "json": (
         JSON,
