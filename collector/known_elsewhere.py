@@ -14,7 +14,7 @@ __all__ = ["is_known_elsewhere", "is_safe_to_skip"]
 _RECEIVERS = """
 activedirectoryds aerospike apache apachespark awscloudwatch awscontainerinsightreceiver awsecscontainermetrics
 awsfirehose awslambda awss3 awsxray azureblob azureeventhub azuremonitor bigip carbon chrony ciscoos cloudflare
-cloudfoundry collectd couchdb datadog dockerstats elasticsearch envoyals expvar faro filelog filestats flinkmetrics
+cloudfoundry collectd couchdb datadog dockerstats elasticsearch envoyals expvar faro filestats flinkmetrics
 fluentforward github gitlab googlecloudmonitoring googlecloudpubsub googlecloudpubsubpush googlecloudspanner haproxy
 httpcheck huaweicloudces icmpcheck iis influxdb jmx journald k8scluster k8sevents k8sobjects kafka
 kafkametrics kubeletstats libhoney loki memcached mongodb mongodbatlas mysql namedpipe netflow nginx nop nsxt ntp
