@@ -41,7 +41,12 @@ def whole_part(batch: Batch) -> Part[Any]:
 
 
 def with_rows(parts: Sequence[Part[P]], rows: Indices | I32 | None) -> Sequence[Part[P]]:
-    """The parts, each with its share of the rows, which are those of all their items, in order."""
+    """The parts, each with its share of the rows, which are those of all their items, in order.
+
+    >>> import numpy as np
+    >>> [part.rows.tolist() for part in with_rows([Part(b"a", 2), Part(b"b", 1)], np.array([4, 0, 7]))]
+    [[4, 0], [7]]
+    """
     if rows is not None:
         begin = 0
         for part in parts:

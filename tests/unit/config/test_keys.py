@@ -63,6 +63,8 @@ WITHOUT_EFFECT = frozenset(
         "ServiceGraphConfig.metrics_exporter",
         "SpanMetricsConfig.add_resource_attributes",
         "SpanMetricsConfig.dimensions_cache_size",
+        "GlobalConfig.evaluation_interval",
+        "HTTPAccess.enable_http2",
         "TLSServerConfig.ca_file",
         "TailSamplingConfig.expected_new_traces_per_sec",
         "ThriftUDPConfig.workers",
@@ -134,7 +136,9 @@ def names_read(folders):
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
                     names.add(node.attr)
-                elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr":
+                elif (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr") or (
+                    isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "setting"
+                ):  # getattr(self, "name"), and job.setting("name", …) of the receiver prometheus
                     names.update(part.value for part in node.args if isinstance(part, ast.Constant))
                 elif isinstance(node, ast.For | ast.comprehension):  # for name in ("a", "b"): getattr(self, name)
                     names.update(part.value for part in ast.walk(node.iter) if isinstance(part, ast.Constant))
