@@ -34,7 +34,7 @@ class DatagramServer:
     ``on_packet(packet, peer)`` gets each packet and the sender's address as :mod:`socket` has it. ``on_lost(count,
     reason)`` is told of packets that were lost: ``too_large`` (more than ``max_packet_bytes``) or ``buffer_overflow``
     (dropped by the kernel; Linux only). ``buffer_bytes``: size of the kernel's buffer, 0 for its default. ``key``: path
-    of the server's configuration block, for messages.
+    of the server's configuration block, for messages; ``setting``: the endpoint's key in it.
     """
 
     def __init__(
@@ -44,6 +44,7 @@ class DatagramServer:
         on_lost: Callable[[int, str], None],
         *,
         key: str,
+        setting: str = "endpoint",
         max_packet_bytes: int = 65_507,
         buffer_bytes: int = 0,
     ) -> None:
@@ -51,7 +52,7 @@ class DatagramServer:
         self.port = 0
         """The port it is bound to; 0 before ``start``."""
         self._on_packet, self._on_lost = on_packet, on_lost
-        self._key = key
+        self._key = f"{key}::{setting}"
         self._max_packet_bytes, self._buffer_bytes = max_packet_bytes, buffer_bytes
         self._listening: ListeningSocket | None = None
         self._overflow_count = 0
@@ -71,7 +72,7 @@ class DatagramServer:
         try:
             self._listening = host.listen(f"udp://{self.endpoint}", self.endpoint.bind_udp)
         except OSError as exc:
-            raise listen_error(self.endpoint, f"{self._key}::endpoint", exc, udp=True) from exc
+            raise listen_error(self.endpoint, self._key, exc, udp=True) from exc
         sock = self._listening.socket
         self.port = int(sock.getsockname()[1])
         if self._buffer_bytes:
