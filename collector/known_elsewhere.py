@@ -17,7 +17,7 @@ awsfirehose awslambda awss3 awsxray azureblob azureeventhub azuremonitor bigip c
 cloudfoundry collectd couchdb datadog dockerstats elasticsearch envoyals expvar faro filestats flinkmetrics
 fluentforward github gitlab googlecloudmonitoring googlecloudpubsub googlecloudpubsubpush googlecloudspanner haproxy
 httpcheck huaweicloudces icmpcheck iis influxdb jmx journald k8scluster k8sevents k8sobjects kafka
-kafkametrics kubeletstats libhoney loki memcached mongodb mongodbatlas mysql namedpipe netflow nginx nop nsxt ntp
+kafkametrics kubeletstats libhoney memcached mongodb mongodbatlas mysql namedpipe netflow nginx nop nsxt ntp
 opencensus oracledb osquery otelarrow otlp otlpjsonfile podmanstats postgresql pprof prometheusremotewrite
 prometheussimple pulsar purefa purefb rabbitmq receivercreator redfish redis riak saphana sapm signalfx skywalking snmp
 snowflake solace splunkenterprise splunkhec sqlquery sqlserver sshcheck statsd stef systemd tcpcheck

@@ -14,8 +14,9 @@ from collector.model import MalformedBatch, Signal
 from collector.transport.context import ContextCache, SenderContexts
 from collector.transport.datagrams import DatagramServer
 from collector.transport.endpoint import Endpoint, LocalAddresses
-from collector.transport.failure import UNREAD_REASONS, failure_of
-from collector.transport.grpc.method import Aborted, Call, Reply
+from collector.transport.failure import UNREAD_REASONS
+from collector.transport.grpc.answers import aborted, answer
+from collector.transport.grpc.method import Call, Reply
 from collector.transport.grpc.server import GRPCServer
 from collector.transport.http import HTTPServer, Request, Response
 from collector.transport.http.intake import Intake
@@ -146,10 +147,10 @@ class JaegerReceiver(Receiver):
             try:
                 wire = decode_post_spans(message)
             except MalformedBatch as exc:
-                reply(_aborted(exc))
+                reply(aborted(exc))
                 return
             if wire:
-                output.try_consume_request(wire, call.cached or senders.of_call(call), partial(_answer_call, reply))
+                output.try_consume_request(wire, call.cached or senders.of_call(call), partial(answer, reply))
             else:
                 reply(b"")
 
@@ -169,22 +170,6 @@ class JaegerReceiver(Receiver):
 
 def _counted(counter: Counter, transport: str) -> Callable[[str], None]:
     return lambda reason: counter.add(transport=transport, reason=reason)
-
-
-def _aborted(error: MalformedBatch | ConsumeError) -> Aborted:
-    failure = failure_of(error)
-    details = failure.status_proto() if failure.field or failure.retry_after_s is not None else b""
-    return Aborted(failure.code, failure.message, reason=failure.reason, details=details)
-
-
-def _answer_call(reply: Reply, outcome: Receipt | Exception) -> None:
-    """Answer a call of PostSpans: its response has no fields."""
-    if isinstance(outcome, Receipt):
-        reply(b"")
-    elif isinstance(outcome, MalformedBatch | ConsumeError):
-        reply(_aborted(outcome))
-    else:
-        reply(outcome)
 
 
 class _Traces(Intake):

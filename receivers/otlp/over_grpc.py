@@ -12,12 +12,13 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
-from collector.api import ConsumeError, Receipt, ReceiverOutput
-from collector.model import MalformedBatch, Signal
+from collector.api import Receipt, ReceiverOutput
+from collector.model import Signal
 from collector.otlp.names import GRPC_METHODS
 from collector.transport.context import SenderContexts
-from collector.transport.failure import UNREAD_REASONS, failure_of
-from collector.transport.grpc.method import Aborted, Call, Method, Reply
+from collector.transport.failure import UNREAD_REASONS
+from collector.transport.grpc.answers import answer
+from collector.transport.grpc.method import Call, Method, Reply
 from receivers.otlp.responses import partial_success_proto
 
 __all__ = ["OTLPOverGRPC", "descriptor_files"]
@@ -53,14 +54,10 @@ class OTLPOverGRPC:
 
 def _answer(reply: Reply, outcome: Receipt | Exception) -> None:
     """Respond to a call with the outcome of its request."""
-    if isinstance(outcome, Receipt):
-        reply(partial_success_proto(outcome) if outcome.rejected_count or outcome.message else b"")
-    elif isinstance(outcome, MalformedBatch | ConsumeError):
-        failure = failure_of(outcome)
-        details = failure.status_proto() if failure.field or failure.retry_after_s is not None else b""
-        reply(Aborted(failure.code, failure.message, reason=failure.reason, details=details))
+    if isinstance(outcome, Receipt) and (outcome.rejected_count or outcome.message):
+        reply(partial_success_proto(outcome))
     else:
-        reply(outcome)
+        answer(reply, outcome)
 
 
 def descriptor_files() -> dict[str, descriptor_pb2.FileDescriptorProto]:
