@@ -110,8 +110,8 @@ def comparable(requests, name):
 def _plain(value):
     """A value of OTLP/JSON with its attributes as a mapping."""
     if isinstance(value, list):
-        if value and all(isinstance(item, dict) and "key" in item and set(item) <= {"key", "value"} for item in value):
-            return {item["key"]: _plain(item.get("value", {})) for item in value}
+        if value and all(isinstance(item, dict) and item and set(item) <= {"key", "value"} for item in value):
+            return {item.get("key", ""): _plain(item.get("value", {})) for item in value}
         return [_plain(item) for item in value]
     if isinstance(value, dict):
         if set(value) == {"doubleValue"}:

@@ -166,7 +166,7 @@ def test_rivals_for_one_type_are_all_named(monkeypatch):
     assert (description.distribution, description.is_third_party) == ("a 1.0, b 1.0", True)
 
 
-@pytest.mark.parametrize("spelling", ["filelog", "file_log", "k8s_attributes"])
+@pytest.mark.parametrize("spelling", ["fluentforward", "fluent_forward", "k8s_attributes"])
 def test_the_collectors_types_are_known(spelling):
     """Names of the Collector's components are known in every spelling."""
     kinds = [kind for kind in ComponentKind if Registry.of([]).known_elsewhere(kind, spelling)]

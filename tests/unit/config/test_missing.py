@@ -15,7 +15,7 @@ from config.blocks import ComponentConfig
 FILE = """
 receivers:
   otlp: {protocols: {grpc: }}
-  filelog: {include: [/var/log/x]}
+  fluentforward: {include: [/var/log/x]}
 processors:
   batch:
   k8sattributes:
@@ -25,7 +25,7 @@ exporters:
 service:
   pipelines:
     traces: {receivers: [otlp], processors: [k8sattributes, batch], exporters: [debug, clickhouse]}
-    logs: {receivers: [filelog], exporters: [debug]}
+    logs: {receivers: [fluentforward], exporters: [debug]}
     metrics: {receivers: [otlp], exporters: [debug]}
 """
 
@@ -55,7 +55,7 @@ def test_pipelines_run_without_what_is_missing(registry):
         "metrics": [["otlp"], [], ["debug"]],
     }
     assert [(error.path, error.line) for error in config.left_out] == [
-        (("receivers", "filelog"), 4),
+        (("receivers", "fluentforward"), 4),
         (("processors", "k8sattributes"), 7),
         (("exporters", "clickhouse"), 10),
     ]
@@ -72,7 +72,7 @@ def test_pipelines_run_without_what_is_missing(registry):
 @pytest.mark.parametrize("processor", ["redaction_of_ours", "metrics_generator", "logstransform", "unroll"])
 def test_a_pipeline_does_not_run_without_a_processor_that_may_protect_data(registry, processor):
     """Of types that nobody knows, and of those that can remove something; the other pipelines run."""
-    text = FILE.replace("k8sattributes", processor).replace("[filelog]", "[otlp]")
+    text = FILE.replace("k8sattributes", processor).replace("[fluentforward]", "[otlp]")
     config = remaining(text, registry)
     assert list(lists(config)) == ["logs", "metrics"]
     assert str(config.changed_pipelines[0]).startswith(
@@ -99,8 +99,8 @@ def test_missing_components_stay_errors_without_the_option(registry):
 
 def test_nothing_is_left_out_of_a_complete_configuration(registry):
     """If every component exists, the option changes nothing."""
-    text = FILE.replace("k8sattributes", "tail").replace("filelog: {include: [/var/log/x]}", "otlp/x: {protocols: }")
-    text = text.replace("filelog", "otlp/x").replace("clickhouse: {endpoint: x}", "debug/2:")
+    text = FILE.replace("k8sattributes", "tail").replace("fluentforward: {include: [/var/log/x]}", "otlp/x: {protocols: }")
+    text = text.replace("fluentforward", "otlp/x").replace("clickhouse: {endpoint: x}", "debug/2:")
     text = text.replace("clickhouse", "debug/2")
     assert examined(text, registry).without_missing is None
     config = remaining(text, registry)
@@ -118,11 +118,11 @@ def test_other_errors_remain_errors(registry):
 def test_no_pipeline_remains(registry):
     """If nothing can run, the errors are those about the missing components."""
     text = """
-receivers: {filelog: }
+receivers: {fluentforward: }
 exporters: {debug: }
-service: {pipelines: {logs: {receivers: [filelog], exporters: [debug]}}}
+service: {pipelines: {logs: {receivers: [fluentforward], exporters: [debug]}}}
 """
-    with pytest.raises(ConfigErrors, match="the receiver type 'filelog' is part of the OpenTelemetry Collector"):
+    with pytest.raises(ConfigErrors, match="the receiver type 'fluentforward' is part of the OpenTelemetry Collector"):
         remaining(text, registry)
 
 
@@ -173,12 +173,12 @@ service:
 def test_connectors_follow_the_pipelines(registry):
     """A pipeline that is fed by one that does not run stops as well; a connector that leads nowhere is taken out."""
     text = """
-receivers: {otlp: {protocols: {grpc: }}, filelog: }
+receivers: {otlp: {protocols: {grpc: }}, fluentforward: }
 exporters: {debug: , clickhouse: }
 connectors: {forward: , forward/2: , datadog: }
 service:
   pipelines:
-    logs/in: {receivers: [filelog], exporters: [forward]}
+    logs/in: {receivers: [fluentforward], exporters: [forward]}
     logs/out: {receivers: [forward], exporters: [debug]}
     traces/in: {receivers: [otlp], exporters: [forward/2, debug]}
     traces/out: {receivers: [forward/2], exporters: [clickhouse]}
@@ -213,7 +213,7 @@ service:
 def test_what_was_unused_before_is_still_reported(registry):
     """A component that no pipeline uses causes its warning; one that only lost its pipelines does not."""
     text = FILE.replace("  debug:\n", "  debug:\n  debug/logs:\n  debug/unused:\n")
-    text = text.replace("[filelog], exporters: [debug]", "[filelog], exporters: [debug/logs]")
+    text = text.replace("[fluentforward], exporters: [debug]", "[fluentforward], exporters: [debug/logs]")
     warnings = [warning.path for warning in remaining(text, registry).warnings]
     assert warnings == [("exporters", "debug/unused")]
 

@@ -135,7 +135,7 @@ def test_validate_builds_the_graph(tailrace, service, good):
 
 
 FOREIGN = """
-receivers: {otlp: , filelog: {include: [x]}}
+receivers: {otlp: , fluentforward: {include: [x]}}
 processors: {nonsense: }
 exporters: {otlp: {endpint: x}}
 service: {pipelines: {traces: {receivers: [otlp], exporters: [otlp]}}}
@@ -151,7 +151,7 @@ def test_validate_on_a_collectors_file(tailrace, tmp_path):
     assert (full.exit_code, compat.exit_code) == (1, 1)
     for part in (
         "1 of 4 components run unchanged",
-        f"receivers filelog ({path}:2:21)",
+        f"receivers fluentforward ({path}:2:21)",
         "1 part of the OpenTelemetry Collector, but not available in Tailrace yet:",
         f"processors nonsense ({path}:3:14)",
         "1 of an unknown type:",
@@ -164,13 +164,13 @@ def test_validate_on_a_collectors_file(tailrace, tmp_path):
 
 
 PARTLY_HERE = """\
-receivers: {otlp: , filelog: }
+receivers: {otlp: , fluentforward: }
 processors: {k8sattributes: }
 exporters: {otlp_grpc: }
 service:
   pipelines:
     traces: {receivers: [otlp], processors: [k8sattributes], exporters: [otlp_grpc]}
-    logs: {receivers: [filelog], exporters: [otlp_grpc]}
+    logs: {receivers: [fluentforward], exporters: [otlp_grpc]}
 """
 
 
@@ -207,7 +207,7 @@ def test_validate_does_not_promise_what_cannot_run(tailrace, service, partly_her
         r"here, but the pipelines cannot be built: \S+: service: exporters::otlp_grpc: no certificate in /x\n",
         refused.output,
     )
-    nothing = tailrace("validate", "--config", partly_here, "--set", "service.pipelines.traces.receivers=[filelog]")
+    nothing = tailrace("validate", "--config", partly_here, "--set", "service.pipelines.traces.receivers=[fluentforward]")
     assert "0 of 2 pipelines would run without the components that do not exist here\n" in nothing.output
 
 
@@ -231,10 +231,10 @@ def test_run_skips_what_does_not_exist_loudly(tailrace, service, partly_here, co
     result = tailrace(*command, *arguments)
     assert (result.exit_code, service.calls) == (0, ["init", "start", "run", "shutdown"])
     for part in (
-        f"{partly_here}:1:21: receivers::filelog: the receiver type 'filelog' is part of",
+        f"{partly_here}:1:21: receivers::fluentforward: the receiver type 'fluentforward' is part of",
         "the pipeline runs without processors [k8sattributes]; its data passes unchanged where a processor is left out",
         "the pipeline does not run because none of its receivers is available",
-        "left_out=['receivers::filelog', 'processors::k8sattributes']",
+        "left_out=['receivers::fluentforward', 'processors::k8sattributes']",
         "stopped_pipelines=['logs']",
         "incomplete_pipelines=['traces']",
     ):
@@ -258,9 +258,9 @@ def test_run_starts_no_unprotected_pipeline_unless_told_to(tailrace, service, pa
 def test_the_last_event_names_all_that_is_left_out(tailrace, tmp_path):
     """The sampling of the log, which hides equal messages after the first ten, hides no component."""
     path = tmp_path / "many.yaml"
-    receivers = [f"filelog/{index}" for index in range(30)]
-    text = PARTLY_HERE.replace("filelog: ", ", ".join(f"{each}: " for each in receivers))
-    path.write_text(text.replace("[filelog]", f"[{', '.join(receivers)}]"))
+    receivers = [f"fluentforward/{index}" for index in range(30)]
+    text = PARTLY_HERE.replace("fluentforward: ", ", ".join(f"{each}: " for each in receivers))
+    path.write_text(text.replace("[fluentforward]", f"[{', '.join(receivers)}]"))
     result = tailrace("run", "--skip-missing", "--config", str(path))
     (last,) = (line for line in result.output.splitlines() if "only a part of the configuration runs" in line)
     assert all(f"'receivers::{each}'" in last for each in receivers)
