@@ -99,7 +99,9 @@ def test_missing_components_stay_errors_without_the_option(registry):
 
 def test_nothing_is_left_out_of_a_complete_configuration(registry):
     """If every component exists, the option changes nothing."""
-    text = FILE.replace("k8sattributes", "tail").replace("fluentforward: {include: [/var/log/x]}", "otlp/x: {protocols: }")
+    text = FILE.replace("k8sattributes", "tail").replace(
+        "fluentforward: {include: [/var/log/x]}", "otlp/x: {protocols: }"
+    )
     text = text.replace("fluentforward", "otlp/x").replace("clickhouse: {endpoint: x}", "debug/2:")
     text = text.replace("clickhouse", "debug/2")
     assert examined(text, registry).without_missing is None

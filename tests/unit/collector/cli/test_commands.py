@@ -207,7 +207,9 @@ def test_validate_does_not_promise_what_cannot_run(tailrace, service, partly_her
         r"here, but the pipelines cannot be built: \S+: service: exporters::otlp_grpc: no certificate in /x\n",
         refused.output,
     )
-    nothing = tailrace("validate", "--config", partly_here, "--set", "service.pipelines.traces.receivers=[fluentforward]")
+    nothing = tailrace(
+        "validate", "--config", partly_here, "--set", "service.pipelines.traces.receivers=[fluentforward]"
+    )
     assert "0 of 2 pipelines would run without the components that do not exist here\n" in nothing.output
 
 

@@ -226,7 +226,10 @@ async def receiving(**config):
 
 async def post(receiver, body, headers, path="/loki/api/v1/push", method="POST"):
     url = f"http://{receiver.addresses['http']}{path}"
-    async with aiohttp.ClientSession() as session, session.request(method, url, data=io.BytesIO(body), headers=headers) as answer:
+    async with (
+        aiohttp.ClientSession() as session,
+        session.request(method, url, data=io.BytesIO(body), headers=headers) as answer,
+    ):
         return answer.status, await answer.text(), answer.headers
 
 
