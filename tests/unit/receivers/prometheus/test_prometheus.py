@@ -165,6 +165,13 @@ async def test_compressed_pages_are_limited(tmp_path):
         assert (await next_batch(clock, sink))["up"] == 0
 
 
+def replace(file, text):
+    """Writes a file at once: a reader never finds it empty."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
 async def test_targets_from_files_come_and_go(tmp_path):
     """A target that is gone is marked; a file that cannot be read keeps its targets."""
     pages, file = Pages(), tmp_path / "targets.yaml"
@@ -173,9 +180,9 @@ async def test_targets_from_files_come_and_go(tmp_path):
         async with scraping({"file_sd_configs": [{"files": [str(tmp_path / "*.yaml")]}]}) as (clock, sink, telemetry):
             await eventually(lambda: telemetry.value("tailrace_prometheus_targets", state="up") == 1)
             assert (await next_batch(clock, sink))["up"] == 1
-            file.write_text("[")
+            replace(file, "[")
             assert (await next_batch(clock, sink))["up"] == 1
-            file.write_text("[]")
+            replace(file, "[]")
             before = len(sink.batches)
             while telemetry.value("tailrace_prometheus_targets", state="up"):
                 await clock.advance(5)
