@@ -128,21 +128,25 @@ def readers(model):
 
 
 @cache
-def names_read(folders):
-    """The names of all attributes that are read, and of those named by text, in the folders."""
+def names_read_in(path):
+    """The names of all attributes that a file reads, and of those named by text."""
     names = set()
-    for folder in folders:
-        for path in (ROOT / folder).rglob("*.py"):
-            for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
-                    names.add(node.attr)
-                elif (isinstance(node, ast.Call) and getattr(node.func, "id", "") == "getattr") or (
-                    isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "setting"
-                ):  # getattr(self, "name"), and job.setting("name", …) of the receiver prometheus
-                    names.update(part.value for part in node.args if isinstance(part, ast.Constant))
-                elif isinstance(node, ast.For | ast.comprehension):  # for name in ("a", "b"): getattr(self, name)
-                    names.update(part.value for part in ast.walk(node.iter) if isinstance(part, ast.Constant))
-    return names
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            names.add(node.attr)
+        elif isinstance(node, ast.Call) and (
+            getattr(node.func, "id", "") == "getattr" or getattr(node.func, "attr", "") == "setting"
+        ):  # getattr(self, "name"), and job.setting("name", …) of the receiver prometheus
+            names.update(part.value for part in node.args if isinstance(part, ast.Constant))
+        elif isinstance(node, ast.For | ast.comprehension):  # for name in ("a", "b"): getattr(self, name)
+            names.update(part.value for part in ast.walk(node.iter) if isinstance(part, ast.Constant))
+    return frozenset(names)
+
+
+@cache
+def names_read(folders):
+    """The same of all files in the folders."""
+    return frozenset().union(*(names_read_in(path) for folder in folders for path in (ROOT / folder).rglob("*.py")))
 
 
 def fields():
